@@ -1,0 +1,139 @@
+"""What a stage is: a frozen configuration and input artifacts → files in one output folder, counts and metrics."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from modelmill.tasks.journal import Journal
+
+# Parts of an artifact that document how it was made (dropped rows, raw crawl records with their
+# times of day, plots). They are kept, but do not enter the digest that downstream keys use.
+EVIDENCE = ("dropped", "warc", "report")
+
+
+class StageConfig(BaseModel):
+    """Base of every configuration: frozen, unknown keys refused, the string under a field is its help text.
+
+    A field that says only *where* something lies or runs carries `json_schema_extra={"placement": True}`
+    and never enters a stage's key.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished output of a stage: an immutable folder with its manifest."""
+
+    type: str
+    path: Path
+    digest: str
+    stage_id: str
+    manifest: dict[str, Any] = field(repr=False, hash=False)
+
+
+@dataclass
+class StageResult:
+    """What a stage reports when its output folder is complete.
+
+    `dropped` maps a reason to a number of rows; `metrics` are the final figures; `summary` is markdown for people.
+    """
+
+    rows_in: int
+    rows_out: int
+    unit: str
+    dropped: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    summary: str = ""
+    waivers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a fanned-out function: a name that is stable across reruns, and its keyword arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class Pool(Protocol):
+    """Runs functions of tasks/ somewhere: in this process, on local Ray workers, on a cluster."""
+
+    num_workers: int
+
+    def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
+        """Call the module-level `function(**call.arguments)` for each call, in any order, results in the order of calls.
+
+        Each result must be JSON-serialisable and is recorded under the workspace when it arrives: after a kill
+        or a failure the same `map` skips the calls that finished. Files that the function writes must be
+        written with `atomic_path`.
+        """
+        ...
+
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+        """One long call with all of the compute's cores and devices (a training run); not recorded as done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled continuation: token ids without the prompt, their text, and the sum of log-probabilities (nats)."""
+
+    token_ids: list[int]
+    text: str
+    logprob: float
+    finished: bool
+
+
+class Sampler(Protocol):
+    """An inference engine that holds one model at a time and swaps weights."""
+
+    def load(self, folder: Path, max_length: int) -> None:
+        """Serve the Hugging Face folder from now on (an engine of the same shape is kept and gets new weights)."""
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        num_samples: int = 1,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        max_tokens: int = 64,
+        stop_token_ids: Sequence[int] = (),
+        seed: int = 0,
+    ) -> list[list[Sample]]:
+        """Continue each prompt (token ids) `num_samples` times; deterministic for a given seed."""
+        ...
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability (nats) of each token given the ones before it; one shorter than its sequence."""
+        ...
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All that a stage may touch while it runs.
+
+    config: the stage's own configuration model.
+    inputs: artifacts by type, in line order; `ctx.latest("tokens")` is the usual access.
+    workspace: folder that survives kills; resume from what lies there. It is deleted after publishing.
+    output: folder inside the workspace that becomes the artifact. Write with `atomic_path`.
+    device: "cpu" or "cuda" (placement; must not change the result of a data stage).
+    """
+
+    config: Any
+    inputs: dict[str, list[Artifact]]
+    workspace: Path
+    output: Path
+    pool: Pool
+    journal: Journal
+    sampler: Callable[[], Sampler]
+    device: str = "cpu"
+
+    def latest(self, type: str) -> Artifact:
+        """The last artifact of this type before the stage on the line."""
+        return self.inputs[type][-1]
