@@ -1,0 +1,1 @@
+"""corpus → tokenizer and memory-mapped token shards."""
