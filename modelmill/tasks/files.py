@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             sync_file(temporary)
         if path.is_dir():
             remove_path(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         remove_path(temporary)
         raise_if_disk_full(error, path)
@@ -47,7 +47,7 @@ def raise_if_disk_full(error: OSError, path: Path) -> None:
         free = shutil.disk_usage(existing_parent(path)).free
         raise ResourceError(
             f"no space left while writing {path} ({free / 1e6:.0f} MB free). "
-            "Finished work is kept: free some space (`mill gc --dry-run` lists what may go) and run the same command again."
+            "Finished work is kept: free some space (`mill gc --dry-run` lists what may go), then run the same command."
         ) from error
 
 
@@ -60,7 +60,7 @@ def existing_parent(path: Path) -> Path:
 
 def sync_file(path: Path) -> None:
     """Flush a file's bytes to the disk, so that a power cut after the rename cannot empty it."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
@@ -85,7 +85,7 @@ def read_json(path: Path) -> Any:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -65,7 +65,7 @@ class Pool(Protocol):
     num_workers: int
 
     def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
-        """Call the module-level `function(**call.arguments)` for each call, in any order, results in the order of calls.
+        """Call the module-level `function(**call.arguments)` for each call; results in the order of the calls.
 
         Each result must be JSON-serialisable and is recorded under the workspace when it arrives: after a kill
         or a failure the same `map` skips the calls that finished. Files that the function writes must be

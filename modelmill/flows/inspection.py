@@ -1,0 +1,218 @@
+"""Recipe and store → what a person asks about a line: its plan, its stages, why they run, what may be removed."""
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+
+from modelmill.flows.console import coloured, plan_table, shortened, stage_table
+from modelmill.flows.environment import mill_home
+from modelmill.flows.plan import PlanEntry, estimate, nearest_build, plan_line
+from modelmill.flows.recipe import Line, load_compute, load_line, load_recipe
+from modelmill.services.identity import differences, stage_identity
+from modelmill.services.store import Store, collect, read_line, unreferenced
+from modelmill.tasks.errors import ContractError, InputError, RecipeError
+
+
+def current_line(recipe: str | None, overrides: list[str]) -> Line:
+    """The named recipe, or the one of this home's newest run with the overrides that it had."""
+    if recipe is not None:
+        return load_recipe(recipe, overrides)
+    record = read_line(mill_home())
+    return load_line(record["recipe"], overrides, f"recipe {record['name']}")
+
+
+def show_plan(
+    console: Console, recipe: str | None, overrides: list[str], force: list[str], compute: str | None,
+    resolved: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Print a plan, or the resolved recipe."""
+    line = current_line(recipe, overrides)
+    if resolved:
+        print_yaml(console, line.resolved())
+        return
+    for stage in force:
+        line.node(stage)
+    entries = plan_line(line, Store(mill_home()), tuple(force))
+    config = load_compute(compute or line.compute)
+    seconds, cost, unknown = estimate(entries, config.price_per_hour)
+    if as_json:
+        totals = {"seconds": seconds, "cost": cost, "without_estimate": unknown}
+        print_json(console, {"recipe": line.name, "stages": [entry.as_dict() for entry in entries], "estimate": totals})
+        return
+    console.print(f"[bold]{line.name}[/] {line.description}".strip(), highlight=False)
+    console.print(plan_table(entries))
+    console.print(_estimate_sentence(entries, seconds, cost, unknown), highlight=False)
+
+
+def _estimate_sentence(entries: list[PlanEntry], seconds: float, cost: float, unknown: list[str]) -> str:
+    if all(entry.status == "reuse" for entry in entries):
+        return "Nothing to do: every stage is reused."
+    sentence = f"About {seconds:.0f} s of work, going by what the stages took before"
+    if cost:
+        sentence += f", at a cost of {cost:.2f}"
+    return sentence + (f"; no estimate for {', '.join(unknown)}." if unknown else ".")
+
+
+def stage_views(recipe: str | None) -> list[dict[str, Any]]:
+    """The stages of the newest run with the figures of their manifests, as `mill show --json` prints them."""
+    store = Store(mill_home())
+    views = []
+    for stage in read_line(mill_home(), recipe)["stages"]:
+        manifest = store.find(stage["stage"], stage["key"]) if stage.get("key") else None
+        view = {"key": None, "digest": None, "seconds": None, "why": []} | stage
+        if manifest:
+            view |= {name: manifest[name] for name in ("counts", "metrics", "waivers", "peak_memory_bytes", "inputs")}
+            view |= {"path": str(store.artifact_path(manifest["digest"])), "built_because": manifest["why"]}
+        views.append(view)
+    return views
+
+
+def show_stages(console: Console, stage: str | None, recipe: str | None, as_json: bool) -> None:
+    """Print the newest run's stages, or one of them in full."""
+    record = read_line(mill_home(), recipe)
+    views = stage_views(record["name"])
+    if stage is not None:
+        views = [_view_of(views, stage, record["name"])]
+    if as_json:
+        print_json(console, {"recipe": record["name"], "stages": views, "links": record.get("links", {})})
+        return
+    if stage is None:
+        console.print(f"[bold]{record['name']}[/], newest run {time.strftime('%F %T', time.localtime(record['time']))}")
+        console.print(stage_table(views))
+        return
+    _print_stage(console, views[0])
+
+
+def _view_of(views: list[dict[str, Any]], stage: str, name: str) -> dict[str, Any]:
+    for view in views:
+        if view["id"] == stage:
+            return view
+    raise RecipeError(f"recipe {name} has no stage {stage!r}; it has {', '.join(view['id'] for view in views)}")
+
+
+def _print_stage(console: Console, view: dict[str, Any]) -> None:
+    console.print(
+        f"[bold]{view['id']}[/] {coloured(view['status'])}: {shortened(tuple(view['why']), 9)}", highlight=False
+    )
+    if view.get("error"):
+        console.print(f"[red]{view['error']}[/]", highlight=False)
+    manifest = Store(mill_home()).find(view["stage"], view["key"]) if view["key"] else None
+    if manifest is None:
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("key", manifest["key"])
+    table.add_row("artifact", view["path"])
+    table.add_row("built because", "; ".join(manifest["why"]))
+    table.add_row("seconds", f"{manifest['seconds']:.1f}")
+    table.add_row("in", f"{manifest['counts']['in']:,} {manifest['counts']['unit']}")
+    table.add_row("out", f"{manifest['counts']['out']:,}")
+    for reason, number in sorted(manifest["counts"]["dropped"].items(), key=lambda item: -item[1]):
+        table.add_row(f"dropped: {reason}", f"{number:,}")
+    for name, value in sorted(manifest["metrics"].items()):
+        table.add_row(name, f"{value:,.4g}")
+    for waiver in manifest["waivers"]:
+        table.add_row("[yellow]waived[/]", waiver)
+    console.print(table)
+    if manifest["summary"]:
+        console.print(Markdown(manifest["summary"]))
+
+
+def show_why(console: Console, stage: str, recipe: str | None, overrides: list[str], as_json: bool) -> None:
+    """Print all reasons for a stage's plan."""
+    line = current_line(recipe, overrides)
+    line.node(stage)
+    entry = next(entry for entry in plan_line(line, Store(mill_home())) if entry.id == stage)
+    if as_json:
+        print_json(console, entry.as_dict())
+        return
+    console.print(f"[bold]{stage}[/]: {coloured(entry.status)}", highlight=False)
+    for reason in entry.why:
+        console.print(f"  {reason}", highlight=False, markup=False)
+
+
+def accept_stage(console: Console, stage: str, reason: str, recipe: str | None, overrides: list[str]) -> None:
+    """Record that a stage's changed code is equivalent.
+
+    Raises:
+        InputError: the stage was never built, or its inputs are not finished.
+        ContractError: something other than code differs; that cannot be declared away.
+    """
+    line, store = current_line(recipe, overrides), Store(mill_home())
+    node = line.node(stage)
+    entries = {entry.id: entry for entry in plan_line(line, store)}
+    if entries[stage].status == "reuse":
+        console.print(f"{stage} is reused already; there is nothing to accept")
+        return
+    pending = [maker for _, maker in node.inputs if entries[maker].status != "reuse"]
+    if pending:
+        raise InputError(f"{stage} cannot be accepted before {', '.join(pending)}: run or accept those first")
+    identity = stage_identity(
+        node.spec, node.config, [(kind, entries[maker].digest or "") for kind, maker in node.inputs]
+    )
+    nearest = nearest_build(
+        identity, [build for build in store.builds(node.spec.name) if store.find(node.spec.name, build["key"])]
+    )
+    if nearest is None:
+        raise InputError(f"{stage} has no earlier build in this home to be equivalent to")
+    other = [text for text in differences(identity.as_dict(), nearest["identity"]) if not text.startswith("code ")]
+    if other:
+        raise ContractError(f"only a change of code can be accepted; {stage} also differs in: {'; '.join(other)}")
+    accepted = store.accept(nearest, identity, reason)
+    console.print(
+        f"{stage}: artifact {accepted['digest'][:12]} is accepted under key {identity.key[:12]}", highlight=False
+    )
+
+
+def collect_garbage(console: Console, dry_run: bool, as_json: bool) -> None:
+    """List, and unless it is a dry run remove, what nothing uses."""
+    home = mill_home()
+    found = unreferenced(home)
+    if as_json:
+        print_json(
+            console, {"removable": [{"path": str(path), "bytes": size, "why": why} for path, size, why in found]}
+        )
+    else:
+        for path, size, why in found:
+            console.print(f"{size / 1e6:10.1f} MB  {path}  ({why})", highlight=False, soft_wrap=True)
+        verb = "would be freed" if dry_run else "freed"
+        console.print(f"{sum(size for _, size, _ in found) / 1e6:.1f} MB {verb}", highlight=False)
+    if not dry_run:
+        collect(home)
+
+
+def verify_artifacts(console: Console, as_json: bool) -> None:
+    """Check the newest run's artifacts byte by byte.
+
+    Raises:
+        ContractError: a file is missing or changed.
+    """
+    store = Store(mill_home())
+    damaged: dict[str, list[str]] = {}
+    views = stage_views(None)
+    for view in views:
+        manifest = store.find(view["stage"], view["key"]) if view["key"] else None
+        if manifest and (files := store.verify(manifest)):
+            damaged[view["id"]] = files
+    if as_json:
+        print_json(console, {"damaged": damaged})
+    if damaged:
+        listing = "; ".join(f"{stage}: {', '.join(files[:3])}" for stage, files in damaged.items())
+        raise ContractError(
+            f"files differ from their manifests ({listing}). `mill run RECIPE --force STAGE` rebuilds a stage."
+        )
+    if not as_json:
+        console.print(f"all files of {len(views)} stages are as their manifests say")
+
+
+def print_json(console: Console, value: Any) -> None:
+    console.file.write(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def print_yaml(console: Console, value: dict[str, Any]) -> None:
+    from ruamel.yaml import YAML
+
+    YAML().dump(value, console.file)

@@ -1,0 +1,200 @@
+"""Recipe and compute files (YAML 1.2) and `--set` overrides → a checked line of stages with frozen configurations."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from modelmill.services.compute import ComputeConfig
+from modelmill.services.identity import config_class
+from modelmill.tasks.catalog import STAGES, StageSpec
+from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.stage import StageConfig
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_HEADER = ("name", "description", "compute", "line")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of a line. `inputs` are (artifact type, id of the stage that makes it), in line order."""
+
+    id: str
+    spec: StageSpec
+    config: StageConfig
+    inputs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A recipe, resolved: what is computed, in which order."""
+
+    name: str
+    description: str
+    compute: str
+    nodes: tuple[Node, ...]
+    overrides: tuple[str, ...] = ()
+
+    def node(self, stage_id: str) -> Node:
+        """The stage with this id.
+
+        Raises:
+            RecipeError: the line has no such stage.
+        """
+        for node in self.nodes:
+            if node.id == stage_id:
+                return node
+        known = [node.id for node in self.nodes]
+        raise RecipeError(f"recipe {self.name} has no stage {stage_id!r}{_did_you_mean(stage_id, known)}")
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as plain data with every default filled in; `load_line` reads it back."""
+        header = {"name": self.name, "description": self.description, "compute": self.compute}
+        line = [
+            node.id if node.id == node.spec.name else {"stage": node.spec.name, "id": node.id} for node in self.nodes
+        ]
+        return header | {"line": line} | {node.id: node.config.model_dump(mode="json") for node in self.nodes}
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in configs/."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def load_recipe(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Line:
+    """Read a recipe by its name in configs/ or by its path, and apply `stage.key=value` overrides.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, an unknown stage or key, a value that does not fit, or a line in which a
+            stage comes before what it consumes.
+    """
+    path = _config_path(name_or_path, CONFIGS, "recipe")
+    data = read_yaml(path)
+    data.setdefault("name", path.stem)
+    return load_line(data, overrides, str(path))
+
+
+def load_line(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), origin: str = "recipe") -> Line:
+    """Check a recipe given as plain data. Errors as in `load_recipe`."""
+    if not isinstance(data.get("line"), list) or not data["line"]:
+        raise RecipeError(f"{origin}: expected `line:` with a list of stages, found {data.get('line')!r}")
+    entries = [_line_entry(entry, origin) for entry in data["line"]]
+    ids = [stage_id for stage_id, _ in entries]
+    if len(set(ids)) != len(ids):
+        raise RecipeError(
+            f"{origin}: a stage that occurs twice needs an id of its own: {{stage: anneal, id: anneal-2}}"
+        )
+    for key in data:
+        if key not in _HEADER and key not in ids:
+            raise RecipeError(f"{origin}: unknown key {key!r}{_did_you_mean(key, [*_HEADER, *ids])}")
+    settings = {stage_id: dict(data.get(stage_id) or {}) for stage_id in ids}
+    for override in overrides:
+        _apply_override(settings, override)
+    nodes = []
+    for position, (stage_id, spec) in enumerate(entries):
+        config = _checked(config_class(spec.name), settings[stage_id], f"{origin}: stage {stage_id}")
+        nodes.append(Node(stage_id, spec, config, _node_inputs(spec, stage_id, entries[:position], origin)))
+    return Line(
+        str(data["name"]),
+        str(data.get("description", "")),
+        str(data.get("compute", "laptop")),
+        tuple(nodes),
+        tuple(overrides),
+    )
+
+
+def load_compute(name_or_path: str) -> ComputeConfig:
+    """Read a compute file by its name in configs/compute/ or by its path. Raises RecipeError."""
+    path = _config_path(name_or_path, CONFIGS / "compute", "compute file")
+    return _checked(ComputeConfig, read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One YAML 1.2 mapping. Raises RecipeError."""
+    try:
+        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: expected a mapping, found {type(data).__name__}")
+    return data
+
+
+def _config_path(name_or_path: str, folder: Path, kind: str) -> Path:
+    for path in (Path(name_or_path), folder / f"{name_or_path}.yaml"):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    raise RecipeError(f"no {kind} {name_or_path!r}: neither a file nor one of {', '.join(known)}")
+
+
+def _line_entry(entry: Any, origin: str) -> tuple[str, StageSpec]:
+    if isinstance(entry, str):
+        entry = {"stage": entry}
+    if not isinstance(entry, dict) or "stage" not in entry or set(entry) - {"stage", "id"}:
+        raise RecipeError(f"{origin}: an entry of `line:` is a stage name or {{stage: NAME, id: ID}}, found {entry!r}")
+    if entry["stage"] not in STAGES:
+        raise RecipeError(
+            f"{origin}: unknown stage {entry['stage']!r}{_did_you_mean(str(entry['stage']), list(STAGES))}"
+        )
+    return str(entry.get("id", entry["stage"])), STAGES[entry["stage"]]
+
+
+def _node_inputs(
+    spec: StageSpec, stage_id: str, before: list[tuple[str, StageSpec]], origin: str
+) -> tuple[tuple[str, str], ...]:
+    inputs: list[tuple[str, str]] = []
+    for type_name in (*spec.consumes, *spec.consumes_all):
+        makers = [maker for maker, other in before if other.produces == type_name]
+        if not makers:
+            sources = [name for name, other in STAGES.items() if other.produces == type_name]
+            raise RecipeError(
+                f"{origin}: stage {stage_id} needs {type_name}, and no stage before it on the line makes that "
+                f"({' or '.join(sources)} does)"
+            )
+        inputs += [(type_name, maker) for maker in (makers if type_name in spec.consumes_all else makers[-1:])]
+    return tuple(inputs)
+
+
+def _apply_override(settings: dict[str, dict[str, Any]], override: str) -> None:
+    target, equals, text = override.partition("=")
+    stage_id, dot, key = target.partition(".")
+    if not equals or not dot or not key:
+        raise RecipeError(f"--set takes STAGE.KEY=VALUE, found {override!r}")
+    if stage_id not in settings:
+        raise RecipeError(
+            f"--set {override}: the line has no stage {stage_id!r}{_did_you_mean(stage_id, list(settings))}"
+        )
+    *parents, last = key.split(".")
+    place: Any = settings[stage_id]
+    for part in parents:
+        if not isinstance(place.get(part, {}), dict):
+            raise RecipeError(f"--set {override}: {part} is {place[part]!r}, not a group of keys")
+        place[part] = dict(place.get(part) or {})
+        place = place[part]
+    place[last] = YAML(typ="safe", pure=True).load(text)
+
+
+def _checked(model: type[Any], values: dict[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("\n".join(_explained(item, model, where) for item in error.errors())) from error
+
+
+def _explained(item: Any, model: type[Any], where: str) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key {place!r}{_did_you_mean(str(item['loc'][-1]), list(model.model_fields))}"
+    if item["type"] == "missing":
+        return f"{where}: {place} is required and has no default"
+    return f"{where}: {place}: {item['msg']}, found {item['input']!r}"
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"

@@ -1,0 +1,276 @@
+"""One stage of a line → reused, or built in its workspace, checked, published and reported to observers."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from modelmill.flows.memory import PeakMemory
+from modelmill.flows.plan import PlanEntry, plan_identity
+from modelmill.flows.recipe import Line, Node
+from modelmill.services.compute import Compute, resolve_device
+from modelmill.services.identity import Identity, identity_config, stage_identity
+from modelmill.services.store import Store, require_free_space, save_line
+from modelmill.tasks.contracts import check_inputs
+from modelmill.tasks.errors import InputError, RecipeError
+from modelmill.tasks.files import remove_path, write_json
+from modelmill.tasks.journal import Journal, read_events
+from modelmill.tasks.stage import Artifact, StageContext, StageResult
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """Told to observers when a stage begins to work. status is `build` or `resume`."""
+
+    id: str
+    stage: str
+    key: str
+    status: str
+    why: tuple[str, ...]
+    recipe_part: dict[str, Any]
+    inputs: list[tuple[str, str]]
+    workspace: Path
+
+
+class Observer(Protocol):
+    """Follows a line: the console, Prefect's page, MLflow. `links` is shared by all and ends in the manifest."""
+
+    def stage_started(self, event: StageStarted) -> None: ...
+
+    def stage_event(self, stage_id: str, event: dict[str, Any]) -> None:
+        """One journal line: kind progress {label, done, total, unit}, metrics {step, values} or note {text}."""
+        ...
+
+    def stage_finished(self, stage_id: str, manifest: dict[str, Any], artifact: Path, reused: bool) -> None: ...
+
+    def stage_failed(self, stage_id: str, error: BaseException) -> None: ...
+
+
+@dataclass
+class Session:
+    """A line being run: what is finished, and the services that the stages share."""
+
+    line: Line
+    home: Path
+    compute: Compute
+    observers: Sequence[Observer] = ()
+    force: frozenset[str] = frozenset()
+    links: dict[str, str] = field(default_factory=dict)
+    plans: dict[str, PlanEntry] = field(default_factory=dict)
+    _sampler: Any = None
+
+    @property
+    def store(self) -> Store:
+        return Store(self.home)
+
+    def run_stage(self, stage_id: str) -> dict[str, Any]:
+        """Reuse or build one stage, whose inputs must be finished; returns its manifest.
+
+        Raises:
+            RecipeError: an input is not finished. Whatever the stage raises is told to the observers and raised.
+        """
+        node = self.line.node(stage_id)
+        identity = stage_identity(node.spec, node.config, self._input_digests(node))
+        entry = plan_identity(node, identity, self.store, stage_id in self.force)
+        if entry.manifest:
+            self._finish(entry, entry.manifest, reused=True)
+            return entry.manifest
+        with self.store.locked_workspace(node.spec.name, identity.key, lambda: self._say_busy(stage_id)) as workspace:
+            # Another process may have built it while this one waited for the workspace.
+            entry = plan_identity(node, identity, self.store, stage_id in self.force)
+            manifest = entry.manifest or self._build(node, identity, entry, workspace)
+        self._finish(entry, manifest, reused=entry.manifest is not None)
+        return manifest
+
+    def reuse_before(self, stage_id: str) -> None:
+        """Take every stage before `stage_id` as it is in the store.
+
+        Raises:
+            RecipeError: one of them is not finished.
+        """
+        for node in self.line.nodes:
+            if node.id == stage_id:
+                return
+            identity = stage_identity(node.spec, node.config, self._input_digests(node))
+            entry = plan_identity(node, identity, self.store)
+            if entry.manifest is None:
+                raise RecipeError(
+                    f"cannot start at {stage_id}: stage {node.id} before it is not finished "
+                    f"({entry.status}: {'; '.join(entry.why)}). Run `mill run {self.line.name} --to {node.id}` first."
+                )
+            self._finish(entry, entry.manifest, reused=True)
+
+    def sampler(self) -> Any:
+        """The inference engine that the stages of this line share, started at its first use."""
+        if self._sampler is None:
+            from modelmill.services.inference import start_sampler
+
+            self._sampler = start_sampler(self.compute)
+        return self._sampler
+
+    def close(self) -> None:
+        """Stop the sampler and leave Ray."""
+        if self._sampler is not None:
+            self._sampler.close()
+            self._sampler = None
+        self.compute.stop()
+
+    def _say_busy(self, stage_id: str) -> None:
+        note = {"kind": "note", "text": f"{stage_id} is being built by another process; waiting for it to end"}
+        for observer in self.observers:
+            observer.stage_event(stage_id, note)
+
+    def _input_digests(self, node: Node) -> list[tuple[str, str]]:
+        for _, maker in node.inputs:
+            if maker not in self.plans:
+                raise RecipeError(f"stage {node.id} needs {maker}, which is not finished")
+        return [(kind, self.plans[maker].digest or "") for kind, maker in node.inputs]
+
+    def _artifacts(self, node: Node) -> dict[str, list[Artifact]]:
+        artifacts: dict[str, list[Artifact]] = {}
+        for kind, maker in node.inputs:
+            manifest = self.plans[maker].manifest
+            assert manifest is not None
+            artifacts.setdefault(kind, []).append(self.store.artifact(manifest, maker))
+        return artifacts
+
+    def _build(self, node: Node, identity: Identity, entry: PlanEntry, workspace: Path) -> dict[str, Any]:
+        published = self.store.publish_complete(workspace)
+        if published:
+            return published
+        started = time.time()
+        inputs = self._artifacts(node)
+        recipe_part = node.config.model_dump(mode="json")
+        if entry.status != "resume":
+            for leftover in workspace.iterdir():
+                remove_path(leftover)
+            (workspace / "output").mkdir()
+        journal = Journal(workspace / "journal.jsonl")
+        for observer in self.observers:
+            observer.stage_started(
+                StageStarted(
+                    node.id, node.spec.name, identity.key, entry.status, entry.why, recipe_part,
+                    [(kind, digest) for kind, digest in identity.inputs], workspace,
+                )
+            )  # fmt: skip
+        try:
+            with _Following(journal, node.id, self.observers), PeakMemory() as memory:
+                write_json(workspace / "identity.json", identity.as_dict())
+                result = self._run(node, inputs, workspace, journal)
+            manifest = _manifest(node, identity, entry, inputs, result, started, memory.peak_bytes)
+            return self.store.publish(workspace, manifest | {"recipe_part": recipe_part, "links": dict(self.links)})
+        except BaseException as error:
+            for observer in self.observers:
+                observer.stage_failed(node.id, error)
+            raise
+
+    def _run(self, node: Node, inputs: dict[str, list[Artifact]], workspace: Path, journal: Journal) -> StageResult:
+        import importlib
+
+        require_free_space(self.home, _expected_bytes(inputs, self.store.builds(node.spec.name)))
+        check_inputs(inputs)
+        context = StageContext(
+            config=node.config,
+            inputs=inputs,
+            workspace=workspace,
+            output=workspace / "output",
+            pool=self.compute.pool(workspace, journal),
+            journal=journal,
+            sampler=self.sampler,
+            device=resolve_device(self.compute.config) if node.spec.trains else "cpu",
+        )
+        result = importlib.import_module(node.spec.entry_module).run(context)
+        if result.rows_out == 0:
+            reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(result.dropped.items())) or "none"
+            raise InputError(
+                f"stage {node.id} has nothing left: {result.rows_in} {result.unit} came in, none went out "
+                f"(dropped: {reasons}). Loosen its settings, or look at its input with `mill show {node.id}`."
+            )
+        return result
+
+    def _finish(self, entry: PlanEntry, manifest: dict[str, Any], reused: bool) -> None:
+        status = "reuse" if reused else entry.status
+        self.plans[entry.id] = PlanEntry(
+            entry.id, entry.stage, status, entry.why, manifest["key"], manifest["digest"], manifest["seconds"], manifest
+        )
+        self.record()
+        for observer in self.observers:
+            observer.stage_finished(entry.id, manifest, self.store.artifact_path(manifest["digest"]), reused)
+
+    def record(self, failed: tuple[str, str] | None = None) -> None:
+        """Write what is known of this run of the line, for `mill show`, `mill gc` and the report."""
+        stages = []
+        for node in self.line.nodes:
+            entry = self.plans.get(node.id)
+            view = entry.as_dict() if entry else {"id": node.id, "stage": node.spec.name, "status": "waiting"}
+            if failed and failed[0] == node.id:
+                view |= {"status": "failed", "error": failed[1]}
+            stages.append(view)
+        record = {"name": self.line.name, "recipe": self.line.resolved(), "stages": stages, "links": self.links}
+        save_line(self.home, self.line.name, record | {"time": time.time(), "overrides": list(self.line.overrides)})
+
+
+class _Following:
+    """Hands new journal lines to the observers while a stage runs."""
+
+    def __init__(self, journal: Journal, stage_id: str, observers: Sequence[Observer]) -> None:
+        self._journal, self._stage_id, self._observers = journal, stage_id, observers
+        self._stop = threading.Event()
+        self._offset = journal.path.stat().st_size if journal.path.exists() else 0
+        self._thread = threading.Thread(target=self._follow, name=f"journal-{stage_id}", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(0.25):
+            self._read()
+        self._read()
+
+    def _read(self) -> None:
+        events, self._offset = read_events(self._journal.path, self._offset)
+        for event in events:
+            for observer in self._observers:
+                observer.stage_event(self._stage_id, event)
+
+
+def _expected_bytes(inputs: dict[str, list[Artifact]], builds: list[dict[str, Any]]) -> int:
+    """Disk to expect: what the last build of the stage took, or else as much as its inputs, and 50 MB."""
+    if builds:
+        return sum(file["bytes"] for file in builds[0]["files"]) + 50_000_000
+    artifacts = [artifact for group in inputs.values() for artifact in group]
+    return sum(file["bytes"] for artifact in artifacts for file in artifact.manifest["files"]) + 50_000_000
+
+
+def _manifest(
+    node: Node, identity: Identity, entry: PlanEntry, inputs: dict[str, list[Artifact]], result: StageResult,
+    started: float, peak_bytes: int,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "type": node.spec.produces,
+        "stage": node.spec.name,
+        "id": node.id,
+        "key": identity.key,
+        "identity": identity.as_dict(),
+        "counts": {"in": result.rows_in, "out": result.rows_out, "unit": result.unit, "dropped": result.dropped},
+        "metrics": result.metrics,
+        "summary": result.summary,
+        "waivers": result.waivers,
+        "inputs": [
+            {"type": artifact.type, "stage": artifact.stage_id, "digest": artifact.digest}
+            for group in inputs.values()
+            for artifact in group
+        ],
+        "config": identity_config(node.config),
+        "libraries": identity.libraries,
+        "why": [entry.status, *entry.why],
+        "seconds": time.time() - started,
+        "peak_memory_bytes": peak_bytes,
+        "created": time.time(),
+    }

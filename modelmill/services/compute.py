@@ -1,0 +1,280 @@
+"""Functions of tasks/ and their arguments → results, on Ray (local or a cluster) or in this process.
+
+A call whose worker or node died is counted apart from a call that raised: the first is repeated up to
+`lost_workers` times, the second up to `failures` times, and an error that a user must act on not at all.
+Finished calls are recorded in the workspace, so nothing that must last lives in Ray.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
+from modelmill.tasks.files import read_json, write_json
+from modelmill.tasks.journal import Journal
+from modelmill.tasks.stage import Call, StageConfig
+
+
+class ComputeConfig(StageConfig):
+    """Where a line runs. Nothing here enters a key."""
+
+    backend: Literal["ray", "process"] = "ray"
+    """`ray`: local Ray, or the cluster of RAY_ADDRESS; `process`: one call after another in this process."""
+    workers: int | Literal["auto"] = "auto"
+    """Calls of a data stage at the same time; auto: the cores (or the cluster's cores)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """What training and sampling run on; auto takes a GPU when there is one."""
+    failures: int = 1
+    """How often a call that raised an unexpected error is repeated."""
+    lost_workers: int = 10
+    """How often a call is repeated whose worker or node died (preemption, out of memory)."""
+    price_per_hour: float = 0.0
+    """Price of all this compute for an hour, in any currency; `mill plan` multiplies it by the estimated time."""
+
+
+def resolve_device(config: ComputeConfig) -> str:
+    """The device that training will use.
+
+    Raises:
+        ResourceError: the compute file asks for CUDA and there is none.
+    """
+    if config.device == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if config.device == "cuda":
+        raise ResourceError(
+            "the compute file asks for device: cuda, and this machine has no usable GPU "
+            f"(torch {torch.__version__} reports none). Run it where there is one, or choose `--compute laptop`."
+        )
+    return "cpu"
+
+
+@dataclass
+class Compute:
+    """The compute of one line run. Ray is started or joined when the first pool needs it."""
+
+    config: ComputeConfig
+    home: Path
+    _ray_started: bool = field(default=False, init=False)
+
+    def pool(self, workspace: Path, journal: Journal) -> "RecordedPool":
+        """A pool that records finished calls in the workspace."""
+        if self.config.backend == "process":
+            return RecordedPool(ProcessExecutor(), self.config, workspace, journal)
+        self.start()
+        return RecordedPool(RayExecutor(self._num_workers()), self.config, workspace, journal)
+
+    def start(self) -> None:
+        """Start a local Ray, or join the cluster of RAY_ADDRESS."""
+        import ray
+
+        if self.config.backend != "ray" or ray.is_initialized():
+            return
+        local: dict[str, Any] = {}
+        if "RAY_ADDRESS" not in os.environ:
+            # A local Ray holds no durable state, and tasks pass paths, not data: a small object store is enough.
+            local = {
+                "num_cpus": self._num_workers(),
+                "include_dashboard": False,
+                "object_store_memory": 100_000_000,
+            }
+        ray.init(log_to_driver=False, configure_logging=False, **local)
+        self._ray_started = True
+
+    def stop(self) -> None:
+        """Leave Ray; a local one ends."""
+        if self._ray_started:
+            import ray
+
+            ray.shutdown()
+            self._ray_started = False
+
+    def _num_workers(self) -> int:
+        if self.config.workers != "auto":
+            return self.config.workers
+        import ray
+
+        if ray.is_initialized():
+            return max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return len(os.sched_getaffinity(0))
+
+
+class ProcessExecutor:
+    """Runs each call at once in this process."""
+
+    num_workers = 1
+
+    def submit(self, function: Callable[..., Any], arguments: dict[str, Any], exclusive: bool) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(**arguments))
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            future.set_exception(error)
+        return future
+
+    def next_done(self, futures: Sequence[Future[Any]]) -> Future[Any]:
+        return futures[0]
+
+    def result(self, future: Future[Any]) -> Any:
+        return future.result()
+
+    def cancel(self, futures: Sequence[Future[Any]]) -> None:
+        """Nothing runs when this could be called."""
+
+
+class RayExecutor:
+    """Runs each call as a Ray task; an exclusive one takes all of the workers' cores."""
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+
+    def submit(self, function: Callable[..., Any], arguments: dict[str, Any], exclusive: bool) -> Any:
+        import ray
+
+        remote = ray.remote(num_cpus=self.num_workers if exclusive else 1, max_retries=0)(call_with)
+        return remote.options(name=function.__name__).remote(function, arguments)
+
+    def next_done(self, futures: Sequence[Any]) -> Any:
+        import ray
+
+        done: list[Any] = []
+        while not done:
+            # A time limit lets Ctrl-C through; ray.wait without one holds it back until a task ends.
+            done, _ = ray.wait(list(futures), num_returns=1, timeout=1.0)
+        return done[0]
+
+    def result(self, future: Any) -> Any:
+        """The call's result.
+
+        Raises:
+            WorkerLostError: its worker or node died. Whatever the function raised is raised as itself.
+        """
+        import ray
+        from ray import exceptions
+
+        try:
+            return ray.get(future)
+        except exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, MillError):
+                raise cause from None
+            raise
+        except (
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.OutOfMemoryError,
+            exceptions.ObjectLostError,
+        ) as error:
+            raise WorkerLostError(f"a worker was lost: {error}") from error
+
+    def cancel(self, futures: Sequence[Any]) -> None:
+        import ray
+
+        for future in futures:
+            ray.cancel(future, force=True)
+
+
+def call_with(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """The body of every Ray task."""
+    return function(**arguments)
+
+
+class RecordedPool:
+    """A pool (see `modelmill.tasks.stage.Pool`) over an executor, with records of finished calls and retries."""
+
+    def __init__(
+        self, executor: ProcessExecutor | RayExecutor, config: ComputeConfig, workspace: Path, journal: Journal
+    ) -> None:
+        self.num_workers = executor.num_workers
+        self._executor = executor
+        self._config = config
+        self._done = workspace / "done"
+        self._journal = journal
+
+    def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
+        """See `Pool.map`."""
+        names = [call.name for call in calls]
+        assert len(set(names)) == len(names), f"calls of {label} need distinct names"
+        records = {call.name: self._done / label / f"{call.name}.json" for call in calls}
+        waiting = [call for call in calls if not records[call.name].exists()]
+        self._journal.progress(label, len(calls) - len(waiting), len(calls))
+        self._run_all(function, waiting, label, records, len(calls))
+        return [read_json(records[name])["result"] for name in names]
+
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+        """See `Pool.run`."""
+        attempts = _Attempts(self._config, self._journal)
+        while True:
+            future = self._executor.submit(function, arguments, exclusive=True)
+            try:
+                self._executor.next_done([future])
+                return self._executor.result(future)
+            except Exception as error:  # noqa: BLE001 - the boundary that counts failures by kind
+                attempts.raise_or_count(label, error)
+            except BaseException:
+                self._executor.cancel([future])
+                raise
+
+    def _run_all(
+        self, function: Callable[..., Any], waiting: list[Call], label: str, records: dict[str, Path], total: int
+    ) -> None:
+        attempts = _Attempts(self._config, self._journal)
+        running: dict[Any, Call] = {}
+        queue = list(reversed(waiting))
+        done = total - len(waiting)
+        try:
+            while queue or running:
+                # Two calls a worker: one runs, one waits, so that a worker never idles between calls.
+                while queue and len(running) < 2 * self.num_workers:
+                    call = queue.pop()
+                    running[self._executor.submit(function, call.arguments, exclusive=False)] = call
+                future = self._executor.next_done(list(running))
+                call = running.pop(future)
+                try:
+                    result = self._executor.result(future)
+                except Exception as error:  # noqa: BLE001 - the boundary that counts failures by kind
+                    attempts.raise_or_count(f"{label} {call.name}", error)
+                    queue.append(call)
+                    continue
+                write_json(records[call.name], {"result": result})
+                done += 1
+                self._journal.progress(label, done, total)
+        except BaseException:
+            self._executor.cancel(list(running))
+            raise
+
+
+class _Attempts:
+    """Counts lost workers apart from failures, per call."""
+
+    def __init__(self, config: ComputeConfig, journal: Journal) -> None:
+        self._config = config
+        self._journal = journal
+        self._failures: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
+
+    def raise_or_count(self, name: str, error: Exception) -> None:
+        """Raise `error` when its kind's limit is reached, otherwise note that the call is repeated."""
+        if isinstance(error, WorkerLostError):
+            self._lost[name] = self._lost.get(name, 0) + 1
+            if self._lost[name] > self._config.lost_workers:
+                raise WorkerLostError(
+                    f"{name}: its worker was lost {self._lost[name]} times (limit {self._config.lost_workers}); "
+                    f"the last time: {error}. Often this is memory: use fewer workers, or smaller shards."
+                ) from error
+            self._journal.note(f"{name}: worker lost ({self._lost[name]} of {self._config.lost_workers}), repeated")
+            return
+        if isinstance(error, MillError):
+            raise error
+        self._failures[name] = self._failures.get(name, 0) + 1
+        if self._failures[name] > self._config.failures:
+            raise error
+        self._journal.note(f"{name}: failed ({type(error).__name__}: {error}), repeated")

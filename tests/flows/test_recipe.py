@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from modelmill.flows.recipe import CONFIGS, load_compute, load_line, load_recipe, recipe_names
+from modelmill.tasks.errors import RecipeError
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_and_its_resolved_form_is_the_same_recipe(name: str) -> None:
+    line = load_recipe(name)
+    again = load_line(line.resolved())
+    assert again.nodes == line.nodes
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "compute").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_compute_file_loads(path: Path) -> None:
+    load_compute(path.stem)
+
+
+def recipe(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_an_unknown_key_names_the_one_that_was_meant(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="unknown key 'sourcs'; did you mean 'sources'"):
+        load_recipe(recipe(tmp_path, "line: [ingest]\ningest: {sourcs: []}\n"))
+    with pytest.raises(RecipeError, match="unknown key 'ingst'; did you mean 'ingest'"):
+        load_recipe(recipe(tmp_path, "line: [ingest]\ningst: {}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("line: [ingest, clen]\n", "unknown stage 'clen'; did you mean 'clean'"),
+        ("line: [clean]\n", "needs pages, and no stage before it on the line makes that"),
+        ("line: []\n", "expected `line:` with a list of stages"),
+        ("- a\n", "expected a mapping"),
+        ("line: [ingest\n", "not readable as YAML"),
+        ("line: [ingest, ingest]\n", "needs an id of its own"),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_message(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe(tmp_path, text))
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="demo"):
+        load_recipe("dmo")
+
+
+def test_a_stage_may_repeat_under_ids_of_its_own_and_takes_the_latest_input() -> None:
+    data = load_recipe("demo").resolved()
+    data["line"] = ["ingest", "clean", "dedup", "curate", "tokenize", "scaling", "pretrain"]
+    data["line"] += [{"stage": "anneal", "id": "anneal-1"}, {"stage": "anneal", "id": "anneal-2"}, "extend"]
+    anneal = data.pop("anneal")
+    data = {key: value for key, value in data.items() if key not in ("align", "evaluate", "release")}
+    line = load_line(data | {"anneal-1": anneal, "anneal-2": anneal})
+    assert dict(line.node("anneal-2").inputs)["checkpoint"] == "anneal-1"
+    assert dict(line.node("extend").inputs)["checkpoint"] == "anneal-2"
+
+
+@pytest.mark.parametrize("override", ["clean", "clean=1", "clen.x=1", "clean.nonsense=1"])
+def test_an_override_that_fits_nothing_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe("demo", [override])

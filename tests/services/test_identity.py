@@ -1,0 +1,110 @@
+import ast
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from modelmill.services import identity
+from modelmill.services.identity import canonical_code, code_digests, differences, identity_config, library_versions
+from modelmill.tasks.stage import StageConfig
+
+
+class Inner(StageConfig):
+    rate: float = 0.5
+    cache: str = Field("/tmp/a", json_schema_extra={"placement": True})
+
+
+class Outer(StageConfig):
+    inner: Inner = Inner()
+    many: tuple[Inner, ...] = (Inner(),)
+    workers: int = Field(2, json_schema_extra={"placement": True})
+
+
+def same_code(first: str, second: str) -> bool:
+    return canonical_code(ast.parse(first)) == canonical_code(ast.parse(second))
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "def f(x):\n    return x + 1  # a reason\n",
+        'def f(x):\n    """What it does."""\n    return x + 1\n',
+        '"""A module."""\n\n\ndef f( x ):\n\n    return (x\n     + 1)\n',
+        'def f(x):\n    return x + 1\n"""A string under it."""\n',
+    ],
+)
+def test_comments_docstrings_and_layout_are_no_part_of_the_code(edited: str) -> None:
+    assert same_code("def f(x):\n    return x + 1\n", edited)
+
+
+@pytest.mark.parametrize(
+    "edited", ["def f(x):\n    return x + 2\n", "def f(y):\n    return y + 1\n", "def f(x): pass\n"]
+)
+def test_another_meaning_is_another_code(edited: str) -> None:
+    assert not same_code("def f(x):\n    return x + 1\n", edited)
+
+
+def test_a_string_that_is_a_value_counts() -> None:
+    assert not same_code("x = 'a'", "x = 'b'")
+    assert not same_code("f('a')", "f('b')")
+
+
+def test_placement_never_enters_the_configuration_of_a_key() -> None:
+    here = Outer(workers=2, inner=Inner(cache="/tmp/a"), many=(Inner(cache="/a"),))
+    there = Outer(workers=64, inner=Inner(cache="/mnt/b"), many=(Inner(cache="/b"),))
+    assert identity_config(here) == identity_config(there) == {"inner": {"rate": 0.5}, "many": [{"rate": 0.5}]}
+
+
+def test_code_is_what_the_entry_point_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = tmp_path / "modelmill" / "tasks"
+    for folder in ("", "toy", "toy/data", "other"):
+        (tasks / folder).mkdir(exist_ok=True, parents=True)
+    for package in (tasks.parent, tasks, tasks / "toy", tasks / "other"):
+        (package / "__init__.py").touch()
+    (tasks / "toy" / "stage.py").write_text(
+        "from modelmill.tasks.toy import rules\n\ndef run(c):\n    from .late import x\n"
+    )
+    (tasks / "toy" / "rules.py").write_text("LIMIT = 3\n")
+    (tasks / "toy" / "late.py").write_text("from ..shared import y as x\n")
+    (tasks / "shared.py").write_text("y = 1\n")
+    (tasks / "other" / "far.py").write_text("z = 1\n")
+    (tasks / "toy" / "data" / "words.txt").write_text("one\n")
+    monkeypatch.setattr(identity, "_ROOT", tasks.parent)
+
+    before = code_digests("modelmill.tasks.toy.stage")
+    assert {"modelmill.tasks.toy.rules", "modelmill.tasks.toy.late", "modelmill.tasks.shared"} < set(before)
+    assert "modelmill/tasks/toy/data/words.txt" in before
+    assert not any("other" in name for name in before)
+
+    (tasks / "toy" / "data" / "words.txt").write_text("one\ntwo\n")
+    changed = code_digests("modelmill.tasks.toy.stage")
+    assert [name for name in before if before[name] != changed[name]] == ["modelmill/tasks/toy/data/words.txt"]
+
+
+def test_a_build_tag_is_placement() -> None:
+    assert "+" not in library_versions(("torch",))["torch"]
+
+
+def test_differences_name_the_config_key_the_module_and_the_library() -> None:
+    old = {
+        "config": {"rules": {"min_words": 50, "max_words": 9}},
+        "inputs": [["pages", "aaaaaaaaaa"]],
+        "code": {"modelmill.tasks.clean.rules": "1"},
+        "libraries": {"eldc": "0.4"},
+        "external": {},
+    }
+    new = {
+        "config": {"rules": {"min_words": 5, "max_words": 9}},
+        "inputs": [["pages", "bbbbbbbbbb"]],
+        "code": {"modelmill.tasks.clean.rules": "2"},
+        "libraries": {"eldc": "0.5"},
+        "external": {"suite": "1"},
+    }
+    assert differences(new, old) == [
+        "config rules.min_words: 50 → 5",
+        "input pages: aaaaaaaa → bbbbbbbb",
+        "code modelmill.tasks.clean.rules changed",
+        "library eldc: 0.4 → 0.5",
+        "outside file suite is new",
+    ]
+    assert differences(old, old) == []
