@@ -1,0 +1,1 @@
+"""Token shards → scaling laws, and the size, tokens and learning rate that pretrain uses."""

@@ -1,0 +1,65 @@
+"""What a recipe says under `scaling:` → the sweep, the laws and the bounds of the choice."""
+
+from pydantic import Field, model_validator
+
+from modelmill.tasks.stage import StageConfig
+
+
+class Config(StageConfig):
+    """Proxy runs that set pretrain's size, tokens and learning rate. FLOPs are counted as 6 N D."""
+
+    budget_flops: float = Field(gt=0)
+    """FLOPs that pretrain may spend. It defines the result, so it has no default."""
+    sweep_flops: float = Field(gt=0)
+    """FLOPs of the proxy runs on the grid (the learning-rate trials come on top, see `metrics`)."""
+    sequence_length: int = Field(default=256, ge=16)
+    """Tokens per sequence; use pretrain's."""
+    batch_tokens: int = Field(default=2048, ge=16)
+    """Tokens per step, in every proxy and in the choice: the law holds for one batch size."""
+    num_sizes: int = Field(default=4, ge=3)
+    """Sizes on the grid."""
+    num_budgets: int = Field(default=3, ge=3)
+    """FLOP budgets on the grid; each is one isoFLOP curve."""
+    budget_ratio: float = Field(default=2.0, gt=1)
+    """Factor between neighbouring budgets."""
+    size_ratio: float = Field(default=4.0, gt=1)
+    """Factor between the largest and the smallest size."""
+    tokens_per_parameter: float = Field(default=20.0, gt=0)
+    """Where the middle of the grid lies: tokens seen per parameter at the middle budget and size."""
+    tied_embeddings: bool = True
+    """The output head reuses the embedding matrix, in proxies and in the choice."""
+    learning_rates: tuple[float, ...] = Field(default=(1e-3, 2e-3, 4e-3, 8e-3), min_length=3)
+    """Peak learning rates tried; at least three, so that a valley can be seen."""
+    learning_rate_sizes: int = Field(default=1, ge=1)
+    """Sizes at which they are tried; with two or more the law over widths is fitted rather than assumed."""
+    learning_rate_exponent: float = Field(default=-0.5, ge=-2, le=1)
+    """Power of the width by which the rate changes, where not fitted; -1 is the muP rule for Adam's hidden matrices."""
+    warmup_share: float = Field(default=0.1, gt=0, lt=1)
+    """Warm-up, as a share of a size's shortest run."""
+    decay_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of each run's tokens over which the learning rate decays; use pretrain's."""
+    validation_tokens: int = Field(default=65_536, ge=1024)
+    """Tokens of the validation split that every run is measured on."""
+    min_parameters: int | None = Field(default=None, ge=1)
+    """Smallest model that may be chosen (all parameters, embeddings included); by default the largest proxy."""
+    max_parameters: int | None = Field(default=None, ge=1)
+    """Largest model that may be chosen; by default no bound but the budget."""
+    max_epochs: float = Field(default=4.0, gt=0)
+    """How often the training tokens may be repeated, in proxies and in the choice."""
+    robust: bool = False
+    """Fit with Huber weights, so that single odd runs count less."""
+    bootstrap_copies: int = Field(default=200, ge=20)
+    """Refits behind the intervals."""
+    seed: int = 0
+    """Seed of initialisation, data order and bootstrap."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "Config":
+        if self.min_parameters and self.max_parameters and self.min_parameters > self.max_parameters:
+            raise ValueError(f"min_parameters {self.min_parameters} is above max_parameters {self.max_parameters}")
+        if self.batch_tokens % self.sequence_length:
+            raise ValueError(
+                f"batch_tokens {self.batch_tokens} is not a multiple of sequence_length {self.sequence_length}; "
+                "a batch is a whole number of sequences"
+            )
+        return self
