@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check install lint lock clean
+.PHONY: demo test check install lint lock tree clean
 
 demo: .venv/installed
 	@$(BIN)/mill run demo
@@ -38,6 +38,10 @@ install: .venv/installed
 # The locks hold names and versions only: no index, no hosts, no build tags, so every user's own index serves them.
 lock: | .venv/bin/uv
 	@$(BIN)/python infra/lock.py
+
+# docs/code.md from the first line of every module
+tree: | .venv/bin/uv
+	@$(BIN)/python infra/tree.py
 
 clean:
 	rm -rf .venv .mill .pytest_cache .ruff_cache build *.egg-info

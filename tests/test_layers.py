@@ -1,6 +1,8 @@
 """Imports point one way: flows → services → tasks, and tasks know neither Prefect, Ray nor MLflow."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,8 @@ def test_every_module_says_what_goes_in_and_out() -> None:
         if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert silent == []
+
+
+def test_the_page_about_the_code_is_what_the_code_says() -> None:
+    done = subprocess.run([sys.executable, "infra/tree.py", "--check"], cwd=ROOT.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
