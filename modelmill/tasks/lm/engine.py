@@ -1,0 +1,280 @@
+"""Model, optimiser, plan and batches → a trained model and its curve. The one training loop of every stage.
+
+    for step: plan(tokens) → batch(step) → loss → backward → clip → optimiser step → log, validate, save
+
+A run can be killed at any moment: called again with the same arguments it continues from the newest training state
+in its workspace, and ends with the same bits.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from modelmill.tasks.errors import MillError
+from modelmill.tasks.journal import Journal
+from modelmill.tasks.lm.checkpoints import load_newest_state, save_snapshot, save_state
+from modelmill.tasks.lm.data import Batch, Batches, TrainingBatch
+from modelmill.tasks.lm.losses import cross_entropy_sum
+from modelmill.tasks.lm.model import hidden_states, output_head
+from modelmill.tasks.lm.optim import set_learning_rate
+from modelmill.tasks.lm.plan import Plan, StepPoint
+from modelmill.tasks.lm.settings import TrainSettings
+
+Objective = Callable[[PreTrainedModel, Any], Tensor]
+"""(model, micro-batch) → loss SUMMED over what the batch's `weight` counts; the engine divides by the weight."""
+
+Validate = Callable[[PreTrainedModel], dict[str, float]]
+"""Held-out figures of a model; called without gradients, in evaluation mode."""
+
+
+@dataclass
+class TrainReport:
+    """What a run leaves beside the weights. `curve`, `first`, `last` are deterministic, seconds are not.
+
+    curve: {step, tokens, loss, learning_rate, grad_norm} averaged over `log_every_steps`, and {step, tokens} with
+    the figures of a validation. first, last: validation before and after. loss: that of the last line.
+    """
+
+    steps: int
+    tokens: int
+    loss: float
+    curve: list[dict[str, Any]] = field(repr=False)
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    tokens_per_second: float = 0.0
+    seconds: float = 0.0
+    resumed_at_step: int = 0
+
+
+@dataclass
+class _Run:
+    """State of one call of `train`."""
+
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    settings: TrainSettings
+    workspace: Path | None
+    journal: Journal | None
+    label: str
+    total_tokens: int
+    device: str
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    first: dict[str, float] = field(default_factory=dict)
+    losses: list[Tensor] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+    trained_tokens: int = 0
+    steps: int = 0
+    tokens: int = 0
+    learning_rate: float = 0.0
+    finished: bool = False
+
+
+def next_token_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Sum of -log p(label) of a batch, with the document mask: the objective of pretraining and of instruction data."""
+    hidden = hidden_states(model, batch.input_ids, batch.position_ids)
+    return cross_entropy_sum(hidden.flatten(0, 1), output_head(model), batch.labels.flatten())
+
+
+def train(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    batches: Batches,
+    settings: TrainSettings,
+    *,
+    clip_norm: float = 1.0,
+    workspace: Path | None = None,
+    journal: Journal | None = None,
+    label: str = "train",
+    objective: Objective = next_token_loss,
+    validate: Validate | None = None,
+    start_tokens: int = 0,
+) -> TrainReport:
+    """Run the plan from `start_tokens` on (a decay branched off a stable run) or from the workspace's newest state.
+
+    Raises:
+        MillError: the loss is not a number any more.
+        SystemExit, KeyboardInterrupt: told to stop; the state is saved, and the same call continues.
+    """
+    device = str(next(model.parameters()).device)
+    run = _Run(model, optimizer, settings, workspace, journal, label, plan.total_tokens, device)
+    with _threads(settings.num_threads), _stop_signal() as stop:
+        resumed_at = _resume(run)
+        if validate and not run.first:
+            run.first = _validate(run, validate)
+        for point in plan.points(first_step=resumed_at, start_tokens=start_tokens):
+            _step(run, batches.batch(point), point, objective, clip_norm)
+            _after_step(run, point, validate)
+            if stop:
+                _save(run)
+                raise stop[0]
+        last = _finish(run, validate)
+    losses = [line["loss"] for line in run.curve if "loss" in line]
+    return TrainReport(
+        steps=run.steps,
+        tokens=run.tokens,
+        loss=losses[-1] if losses else math.nan,
+        curve=run.curve,
+        first=run.first,
+        last=last,
+        tokens_per_second=run.trained_tokens / run.seconds if run.seconds else 0.0,
+        seconds=run.seconds,
+        resumed_at_step=resumed_at,
+    )
+
+
+def _step(run: _Run, batch: TrainingBatch, point: StepPoint, objective: Objective, clip_norm: float) -> None:
+    """One optimiser step on one batch, in micro-batches."""
+    started = time.perf_counter()
+    run.model.train()
+    run.learning_rate = point.learning_rate
+    set_learning_rate(run.optimizer, point.learning_rate)
+    weight = max(batch.weight, 1.0)
+    total = torch.zeros((), device=run.device)
+    for piece in batch.split(run.settings.micro_batch_rows or point.num_rows):
+        with _precision(run):
+            loss = objective(run.model, piece.to(run.device)) / weight
+        loss.backward()
+        total += loss.detach()
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), clip_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.losses.append(total)
+    run.norms.append(norm)
+    run.steps, run.tokens = point.step + 1, point.tokens + point.num_tokens
+    run.trained_tokens += batch.num_tokens
+    run.seconds += time.perf_counter() - started
+
+
+def _after_step(run: _Run, point: StepPoint, validate: Validate | None) -> None:
+    settings = run.settings
+    if run.steps % settings.log_every_steps == 0:
+        _log(run)
+    if validate and _crosses(settings.validate_every_tokens, point) and run.tokens < run.total_tokens:
+        run.curve.append({"step": run.steps, "tokens": run.tokens} | _validate(run, validate))
+    wanted = run.tokens >= settings.snapshot_from_tokens and _crosses(settings.snapshot_every_tokens, point)
+    if run.workspace and wanted:
+        save_snapshot(run.workspace / "snapshots", run.steps, run.model)
+    if run.steps % settings.checkpoint_every_steps == 0:
+        _save(run)
+
+
+def _finish(run: _Run, validate: Validate | None) -> dict[str, float]:
+    """Log what is left, validate, save; once only, however often a finished run is called again."""
+    _log(run)
+    last = _validate(run, validate) if validate else {}
+    if not run.finished:
+        run.finished = True
+        run.curve.extend([{"step": run.steps, "tokens": run.tokens} | last] if last else [])
+        _save(run)
+    return last
+
+
+def _crosses(every: int | None, point: StepPoint) -> bool:
+    """Whether a multiple of `every` tokens lies within the step."""
+    return every is not None and (point.tokens + point.num_tokens) // every > point.tokens // every
+
+
+def _log(run: _Run) -> None:
+    """Turn the steps since the last line into one line of the curve and one of the journal."""
+    if not run.losses:
+        return
+    loss = float(torch.stack(run.losses).mean())
+    norm = float(torch.stack(run.norms).mean())
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        raise MillError(
+            f"{run.label}: the loss is {loss} and the gradient norm {norm} before step {run.steps} "
+            f"({run.tokens} tokens); expected finite numbers. Lower the learning rate, lengthen the warm-up or look at "
+            "the data of these steps"
+        )
+    line = {"tokens": run.tokens, "loss": loss, "learning_rate": run.learning_rate, "grad_norm": norm}
+    run.curve.append({"step": run.steps} | line)
+    run.losses.clear()
+    run.norms.clear()
+    if run.journal:
+        run.journal.progress(run.label, run.tokens, run.total_tokens, "tokens")
+        speed = run.trained_tokens / run.seconds
+        run.journal.metrics(run.steps, line | {"tokens_per_second": speed})
+
+
+@torch.no_grad()
+def _validate(run: _Run, validate: Validate) -> dict[str, float]:
+    run.model.eval()
+    with _precision(run):
+        values = validate(run.model)
+    if run.journal:
+        run.journal.metrics(run.steps, values)
+    return values
+
+
+def _resume(run: _Run) -> int:
+    """Continue from the newest training state; returns the number of steps that it has done."""
+    progress = load_newest_state(run.workspace / "states", run.model, run.optimizer) if run.workspace else None
+    if progress is None:
+        return 0
+    run.curve, run.first = progress["curve"], progress["first"]
+    run.steps, run.tokens, run.learning_rate = progress["step"], progress["tokens"], progress["learning_rate"]
+    run.finished = progress["finished"]
+    run.losses = [torch.tensor(value) for value in progress["losses"]]
+    run.norms = [torch.tensor(value) for value in progress["norms"]]
+    if run.journal:
+        run.journal.note(f"{run.label}: continued from step {run.steps}")
+    return run.steps
+
+
+def _save(run: _Run) -> None:
+    if run.workspace is None:
+        return
+    progress = {
+        "tokens": run.tokens,
+        "learning_rate": run.learning_rate,
+        "finished": run.finished,
+        "curve": run.curve,
+        "first": run.first,
+        "losses": [float(value) for value in run.losses],
+        "norms": [float(value) for value in run.norms],
+    }
+    save_state(run.workspace / "states", run.steps, run.model, run.optimizer, progress, run.settings.keep_checkpoints)
+
+
+def _precision(run: _Run):
+    if run.settings.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(run.device).type, torch.bfloat16)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[list[BaseException]]:
+    """A list that is not empty once the process was told to stop (SIGTERM, Ctrl-C), so that the step ends first."""
+    stop: list[BaseException] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    reasons: dict[int, BaseException] = {signal.SIGTERM: SystemExit(143), signal.SIGINT: KeyboardInterrupt()}
+    before = {number: signal.signal(number, lambda number, _: stop.append(reasons[number])) for number in reasons}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

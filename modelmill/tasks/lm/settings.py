@@ -1,0 +1,49 @@
+"""How a run is carried out: optimiser, logging, checkpoints, threads. Configuration models; needs pydantic only."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from modelmill.tasks.stage import StageConfig
+
+
+class OptimizerConfig(StageConfig):
+    """AdamW; defaults are those of dots.llm1, Baichuan and DeepSeek (methods.md §2.6, §4, §7.2)."""
+
+    beta1: float = 0.9
+    "Decay of the first moment."
+    beta2: float = 0.95
+    "Decay of the second moment."
+    eps: float = 1e-8
+    "Added to the root of the second moment."
+    weight_decay: float = 0.1
+    "Decoupled weight decay of matrices; norms and biases have none."
+    clip_norm: float = Field(default=1.0, gt=0)
+    "Gradients are scaled down to this global norm."
+    mup_base_width: int | None = None
+    "muP (methods.md §6.1): learning rate of hidden matrices times base width / width; none: one rate for all."
+
+
+class TrainSettings(StageConfig):
+    """What does not belong to the plan: numerics, logging, saving."""
+
+    micro_batch_rows: int | None = None
+    "Rows per forward pass (gradient accumulation); none: the whole batch at once."
+    precision: Literal["fp32", "bf16"] = "fp32"
+    "bf16: autocast over fp32 weights (GPUs)."
+    log_every_steps: int = Field(default=10, gt=0)
+    "Steps averaged into one line of the curve."
+    validate_every_tokens: int | None = None
+    "Tokens between validations inside the run; one is always made before and after."
+    checkpoint_every_steps: int = Field(default=100, gt=0)
+    "Steps between training states that a killed run continues from."
+    keep_checkpoints: int = Field(default=2, gt=0)
+    "Newest training states kept in the workspace."
+    snapshot_every_tokens: int | None = None
+    "Tokens between weight snapshots that are kept to the end (for averaging); none: no snapshots."
+    snapshot_from_tokens: int = 0
+    "No snapshot before this many tokens."
+    num_threads: int | None = Field(default=None, json_schema_extra={"placement": True})
+    "Threads of this process; none: what torch finds. One each when several runs share a machine."
+    compile: bool = False
+    "torch.compile the transformer blocks: 20-45 s, pays back after about a million tokens on a CPU."

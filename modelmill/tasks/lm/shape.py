@@ -1,0 +1,100 @@
+"""A model's shape (sizes of a Llama or dots.llm1) → parameter counts and FLOPs per token. Needs pydantic only."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from modelmill.tasks.stage import StageConfig
+
+
+class Experts(StageConfig):
+    """The mixture of experts of a dots.llm1 (methods.md §2.3): sigmoid router, shared and routed experts."""
+
+    num_routed: int
+    "Experts that the router chooses from."
+    num_shared: int = 2
+    "Experts that every token passes."
+    top_k: int = 6
+    "Routed experts per token."
+    intermediate_size: int
+    "Width of one expert's feed-forward layer."
+    first_dense_layers: int = 1
+    "Layers at the bottom with a plain feed-forward layer."
+    routed_scaling_factor: float = 2.5
+    "Factor on the sum of the chosen experts."
+
+
+class ModelShape(StageConfig):
+    """Sizes of one model. `experts` given: a dots.llm1; not given: a Llama."""
+
+    vocab_size: int
+    "Rows of the embedding: the tokenizer's vocabulary."
+    hidden_size: int
+    "Width of the residual stream."
+    num_layers: int
+    "Transformer blocks."
+    num_heads: int
+    "Query heads; the head size is hidden_size / num_heads."
+    num_kv_heads: int
+    "Key and value heads (grouped-query attention where fewer than num_heads)."
+    intermediate_size: int
+    "Width of the SwiGLU feed-forward layer."
+    max_sequence_length: int
+    "Positions that the exported configuration allows."
+    rope_theta: float = 10_000.0
+    "Base of the rotary position embedding."
+    tie_embeddings: bool = True
+    "One matrix for embedding and output head (small models)."
+    norm_eps: float = 1e-5
+    "Epsilon of RMSNorm."
+    experts: Experts | None = None
+    "Mixture of experts; absent in a dense model."
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "ModelShape":
+        if self.hidden_size % (2 * self.num_heads) or self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"found hidden_size {self.hidden_size}, {self.num_heads} heads, {self.num_kv_heads} key-value heads; "
+                "expected an even head size (hidden_size / num_heads) and num_heads a multiple of num_kv_heads"
+            )
+        return self
+
+    @property
+    def family(self) -> Literal["llama", "dots1"]:
+        return "dots1" if self.experts else "llama"
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_heads
+
+
+def count_parameters(shape: ModelShape) -> int:
+    """All parameters, a tied head counted once."""
+    embeddings = shape.vocab_size * shape.hidden_size
+    norms = shape.hidden_size * (2 * shape.num_layers + 1)
+    if shape.experts:
+        norms += 2 * shape.head_size * shape.num_layers
+    return _matrices(shape, active=False) + norms + (embeddings if shape.tie_embeddings else 2 * embeddings)
+
+
+def count_matmul_parameters(shape: ModelShape) -> int:
+    """Parameters that multiply each token: active matrices and the output head, without the embedding lookup."""
+    return _matrices(shape, active=True) + shape.vocab_size * shape.hidden_size
+
+
+def flops_per_token(shape: ModelShape, sequence_length: int) -> float:
+    """Training FLOPs per token, forward and backward: 6 N + 12 · layers · width · length (not halved for causality)."""
+    width = shape.num_heads * shape.head_size
+    return 6.0 * count_matmul_parameters(shape) + 12.0 * shape.num_layers * width * sequence_length
+
+
+def _matrices(shape: ModelShape, *, active: bool) -> int:
+    attention = 2 * shape.hidden_size * shape.head_size * (shape.num_heads + shape.num_kv_heads)
+    dense = 3 * shape.hidden_size * shape.intermediate_size
+    if shape.experts is None:
+        return shape.num_layers * (attention + dense)
+    experts = shape.experts
+    used = experts.num_shared + (experts.top_k if active else experts.num_routed)
+    sparse = 3 * shape.hidden_size * experts.intermediate_size * used + shape.hidden_size * experts.num_routed
+    num_dense = min(experts.first_dense_layers, shape.num_layers)
+    return shape.num_layers * attention + num_dense * dense + (shape.num_layers - num_dense) * sparse
