@@ -1,0 +1,114 @@
+"""Recipe part of curate → what counts as good, which domains there are, how they are weighted and split."""
+
+import re
+
+from pydantic import Field, field_validator, model_validator
+
+from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
+
+OTHER = "other"
+
+
+class Rule(StageConfig):
+    """Documents that meet every condition given; within a condition any entry suffices. No condition: all documents."""
+
+    urls: tuple[str, ...] = ()
+    """Regular expressions (RE2), one of which the URL contains."""
+    sources: tuple[str, ...] = ()
+    """Names of ingest's sources."""
+    languages: tuple[str, ...] = ()
+    """Language codes that clean wrote."""
+    min_prose: float | None = Field(default=None, ge=0, le=1)
+    """Least share of the document's characters that lie in lines of running prose."""
+    max_prose: float | None = Field(default=None, ge=0, le=1)
+    """Greatest such share."""
+
+    @field_validator("urls")
+    @classmethod
+    def _patterns_compile(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in urls:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+        return urls
+
+
+class Quality(StageConfig):
+    """A student is trained on documents that rules label, and then scores every document."""
+
+    positive: Rule
+    """Which documents show what is wanted: a trusted source or site, or prose-rich pages."""
+    negative: Rule = Rule()
+    """Which documents show what is not wanted, among those that are not positive."""
+    threshold: float = Field(ge=0, lt=1)
+    """Documents that score less are dropped as `low_quality`; 0 keeps all, scored."""
+    folds: int = Field(default=5, ge=2)
+    """Parts of the cross-validation that measures the AUC."""
+    max_training_documents: int = Field(default=50_000, ge=20)
+    """At most this many labelled documents are learnt from, half of them positive."""
+
+
+class Decontamination(StageConfig):
+    """One suite that evaluate will run, or that a release will be measured on."""
+
+    suite: str
+    """Name of a shipped suite, or path of a .jsonl file."""
+    ratio: float = Field(gt=0, le=1)
+    """T_D of Llama 3: an item is contaminated if at least this share of its tokens lies in 8-grams that were found."""
+
+
+class Mixture(StageConfig):
+    """Share of each domain in what the model will read; the sampler draws by it, so a weight up- or downsamples."""
+
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Weight by domain, in any unit; a domain that is left out is never drawn. Empty: from the corpus itself."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Without weights: a domain's bytes to the power 1/temperature; 1 is proportional, more lifts small domains."""
+
+    @model_validator(mode="after")
+    def _weights_are_usable(self) -> "Mixture":
+        if self.weights and (min(self.weights.values()) < 0 or sum(self.weights.values()) <= 0):
+            raise ValueError(f"weights {self.weights} must not be negative, and one must be above 0")
+        return self
+
+
+class Config(StageConfig):
+    """Quality, domains, mixture, decontamination and the validation split."""
+
+    quality: Quality | None = None
+    """Leave out to keep every document, with quality 1."""
+    domains: dict[str, Rule] = Field(default_factory=dict)
+    """Rules tried in this order; the first that holds names the document's domain, else it is `other`."""
+    mixture: Mixture = Mixture()
+    """Weights by domain."""
+    suites: tuple[Decontamination, ...] = ()
+    """Suites whose items must not be in the corpus."""
+    validation_share: float = Field(default=0.02, gt=0, lt=0.5)
+    """Share of documents held out for validation, drawn by a hash of their id."""
+    min_validation_documents: int = Field(default=2, ge=1)
+    """At least this many of each domain are held out (but never more than half of it)."""
+    seed: int = 0
+    """Salt of the hash that draws the split, the folds and the training sample."""
+
+    @field_validator("domains")
+    @classmethod
+    def _domain_names_are_folders(cls, domains: dict[str, Rule]) -> dict[str, Rule]:
+        for name in domains:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == OTHER:
+                raise ValueError(f"domain {name!r}: use small letters, digits, - and _, and not {OTHER!r}")
+        return domains
+
+    @model_validator(mode="after")
+    def _weights_name_domains(self) -> "Config":
+        unknown = sorted(self.mixture.weights.keys() - self.domains.keys() - {OTHER})
+        if unknown:
+            known = ", ".join([*self.domains, OTHER])
+            raise ValueError(f"mixture.weights names {', '.join(unknown)}; the domains are {known}")
+        return self
+
+
+def external_digests(config: Config) -> dict[str, str]:
+    """Digest of each suite's items, by the suite's name."""
+    return {suite_name(suite_path(each.suite)): suite_digest(each.suite) for each in config.suites}
