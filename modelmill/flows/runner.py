@@ -93,6 +93,8 @@ class Session:
         for node in self.line.nodes:
             if node.id == stage_id:
                 return
+            if node.id in self.plans:
+                continue
             identity = stage_identity(node.spec, node.config, self._input_digests(node))
             entry = plan_identity(node, identity, self.store)
             if entry.manifest is None:
