@@ -1,0 +1,66 @@
+"""A checkpoint and its tokens → a chat model, every step's model and its accuracy on held-out verified problems."""
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from modelmill.tasks.align.chat import open_chat_format
+from modelmill.tasks.align.config import Config
+from modelmill.tasks.align.desk import Desk, Step
+from modelmill.tasks.align.rounds import run_instructions, run_round
+from modelmill.tasks.files import atomic_path, write_json
+from modelmill.tasks.stage import StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Instructions first, then the rounds. `model/` is a copy of the chosen step's model.
+
+    Raises:
+        ContractError: the chat template cannot be trained on, or the loss mask covers too much or too little.
+    """
+    config: Config = context.config
+    tokenizer = context.latest("tokens").path / "tokenizer"
+    desk = Desk(context, open_chat_format(tokenizer), tokenizer)
+    steps = [desk.step("base", context.latest("checkpoint").path / "model", {})]
+    steps.append(run_instructions(desk, steps[0]))
+    for number in range(1, config.rounds + 1):
+        context.journal.progress("align", len(steps), 2 + 2 * config.rounds, "steps")
+        steps.extend(run_round(desk, number, choose_policy(config, steps)))
+    final = choose_policy(config, steps)
+    with atomic_path(context.output / "model") as temporary:
+        shutil.copytree(final.model, temporary)
+    write_json(context.output / "steps.json", [_entry(step, step is final) for step in steps])
+    write_json(context.output / "contract.json", {"chat_template": desk.chat.template_digest, "final": final.name})
+    return _result(config, steps, final)
+
+
+def choose_policy(config: Config, steps: Sequence[Step]) -> Step:
+    """The trained step that goes on: the newest, or the most accurate on validation problems (the newest of equals)."""
+    if config.continue_from == "last":
+        return steps[-1]
+    return max(enumerate(steps[1:]), key=lambda each: (each[1].validation["accuracy"], each[0]))[1]
+
+
+def _entry(step: Step, final: bool) -> dict[str, Any]:
+    training = {key: value for key, value in step.training.items() if key != "curve"}
+    validation = step.validation["accuracy"]
+    return {"step": step.name} | step.test | {"validation": validation, "training": training, "final": final}
+
+
+def _result(config: Config, steps: Sequence[Step], final: Step) -> StageResult:
+    table = ["| step | accuracy | 95 % interval | validation | malformed |", "|---|---|---|---|---|"]
+    for step in steps:
+        test = step.test
+        table.append(
+            f"| {step.name}{' (final)' if step is final else ''} | {test['accuracy']:.3f} "
+            f"| {test['low']:.3f} - {test['high']:.3f} | {step.validation['accuracy']:.3f} | {test['malformed']:.3f} |"
+        )
+    metrics = {f"accuracy/{step.name}": step.test["accuracy"] for step in steps}
+    metrics |= {"accuracy_base": steps[0].test["accuracy"], "accuracy_final": final.test["accuracy"]}
+    return StageResult(
+        rows_in=config.instructions + config.rounds * config.sampling.prompts,
+        rows_out=sum(int(step.training.get("examples", 0)) for step in steps),
+        unit="problems",
+        metrics=metrics,
+        summary="\n".join([*table, "", f"{final.test['n']} held-out problems, greedy decoding."]),
+    )
