@@ -1,0 +1,107 @@
+"""A model folder or an OpenAI-compatible server → a conversation in the terminal, or one reply to what is piped in."""
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from modelmill.services.chat_models import ChatModel, ChatSettings, Message, open_chat_model
+from modelmill.tasks.errors import InputError, ResourceError
+
+HELP = "/reset forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stops a reply"
+
+
+def chat(
+    model: Path | None = None,
+    *,
+    url: str | None = None,
+    name: str | None = None,
+    settings: ChatSettings | None = None,
+    source: TextIO | None = None,
+    console: Console | None = None,
+) -> None:
+    """Talk with a model folder (or an artifact that holds one), or with the server at `url`.
+
+    In a terminal it is a conversation; where the input is a pipe or a file, all of it is one message, and only the
+    reply is printed.
+
+    Raises:
+        InputError: no such model, no chat template, nothing to read, a message that is too long.
+        ResourceError: the server does not answer.
+    """
+    settings = settings or ChatSettings()
+    source = source or sys.stdin
+    assert source is not None
+    console = console or Console()
+    if source.isatty():
+        with console.status("loading the model"):
+            chat_model = open_chat_model(model, url, name)
+        console.print(Text(f"{chat_model.name}  ·  {HELP}", style="dim"))
+        converse(chat_model, settings, console)
+    else:
+        message = source.read().strip()
+        if not message:
+            raise InputError('nothing to answer: the input is empty. Try: echo "2+3=" | mill chat')
+        answer(open_chat_model(model, url, name), [*opening(settings), user(message)], settings, console)
+
+
+def converse(model: ChatModel, settings: ChatSettings, console: Console) -> None:
+    """Read, answer, repeat, until /exit or the end of the input."""
+    import readline  # noqa: F401  imported for its effect: line editing and the arrow keys' history in input()
+
+    # The marks 1 and 2 tell readline which characters take no room; without them it redraws over the prompt.
+    prompt = "you › " if console.no_color or console.is_dumb_terminal else "\1\033[1;36m\2you › \1\033[0m\2"
+    messages = opening(settings)
+    while True:
+        try:
+            line = input(prompt).strip()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+        if line in ("/exit", "/quit"):
+            return
+        if line == "/reset":
+            messages = opening(settings)
+            console.print(Text("the conversation begins anew", style="dim"))
+        elif line.startswith("/"):
+            console.print(Text(f"unknown command {line.split()[0]}: {HELP}", style="yellow"))
+        elif line:
+            messages = take_turn(model, [*messages, user(line)], settings, console)
+
+
+def take_turn(model: ChatModel, messages: list[Message], settings: ChatSettings, console: Console) -> list[Message]:
+    """Answer the last message; returns the conversation with the reply, or without the message if that failed."""
+    console.print(Text("model › ", style="bold magenta"), end="")
+    try:
+        return [*messages, {"role": "assistant", "content": answer(model, messages, settings, console)}]
+    except (InputError, ResourceError) as error:
+        console.print(Text(str(error), style="red"))
+        return messages[:-1]
+
+
+def answer(model: ChatModel, messages: list[Message], settings: ChatSettings, console: Console) -> str:
+    """Print the reply as it is made and return it; Ctrl-C keeps what there is so far."""
+    pieces: list[str] = []
+    reply = model.reply(messages, settings)
+    try:
+        for piece in reply:
+            pieces.append(piece)
+            console.out(piece, end="", highlight=False)
+    except KeyboardInterrupt:
+        console.print(Text(" (stopped)", style="dim"), end="")
+    finally:
+        if hasattr(reply, "close"):
+            reply.close()  # type: ignore[attr-defined]
+    console.print()
+    return "".join(pieces)
+
+
+def opening(settings: ChatSettings) -> list[Message]:
+    """A conversation before its first message: the system message, if there is one."""
+    return [{"role": "system", "content": settings.system}] if settings.system else []
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}

@@ -1,0 +1,213 @@
+"""A model folder in this process, or an OpenAI-compatible server → pieces of the assistant's next message."""
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+
+from modelmill.services.model_folder import find_model_folder, model_name
+from modelmill.tasks.errors import InputError, ResourceError
+from modelmill.tasks.evaluate.end_tokens import end_token_ids
+
+Message = dict[str, str]
+
+# The longest wait for the next piece of a reply; the first one includes reading the prompt.
+REPLY_TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """How replies are sampled. Temperature 0 takes the most likely token each time; no limit: to the context's end."""
+
+    system: str | None = None
+    temperature: float = 0.0
+    max_tokens: int | None = None
+    seed: int = 0
+
+
+class ChatModel(Protocol):
+    """Something that continues a conversation piece by piece."""
+
+    name: str
+
+    def reply(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:
+        """Pieces of the assistant's next message as they are made; closing the iterator stops the model."""
+        ...
+
+
+class LocalModel:
+    """A Hugging Face folder in this process, without any server."""
+
+    def __init__(self, folder: Path) -> None:
+        # Imported here so that a conversation with a server does not wait for torch.
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self.name = model_name(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        if not self._tokenizer.chat_template:
+            raise InputError(f"the tokenizer in {folder} has no chat template; expected a chat model")
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto").eval()
+        self._ends = end_token_ids(self._tokenizer, self._model.generation_config.eos_token_id)
+        self._max_length: int = self._model.config.max_position_embeddings
+
+    def reply(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:
+        import torch
+        from transformers import TextIteratorStreamer
+
+        prompt = self._prompt(messages, settings)
+        torch.manual_seed(settings.seed)
+        streamer = TextIteratorStreamer(
+            self._tokenizer, skip_prompt=True, timeout=REPLY_TIMEOUT_SECONDS, skip_special_tokens=True
+        )
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as executor:
+            generation = executor.submit(self._generate, prompt, settings, streamer, stop)
+            try:
+                yield from streamer
+            finally:
+                stop.set()
+            generation.result()
+
+    def _generate(self, prompt: Any, settings: ChatSettings, streamer: Any, stop: threading.Event) -> None:
+        import torch
+
+        sampling: dict[str, Any] = {"do_sample": False}
+        if settings.temperature > 0:
+            sampling = {"do_sample": True, "temperature": settings.temperature}
+        room = self._max_length - prompt["input_ids"].shape[1]
+        try:
+            with torch.inference_mode():
+                self._model.generate(
+                    **prompt,
+                    **sampling,
+                    max_new_tokens=min(settings.max_tokens or room, room),
+                    eos_token_id=self._ends,
+                    pad_token_id=self._tokenizer.pad_token_id or self._ends[0],
+                    streamer=streamer,
+                    stopping_criteria=[lambda ids, *_: torch.full((ids.shape[0],), stop.is_set())],
+                )
+        finally:
+            streamer.end()
+
+    def _prompt(self, messages: list[Message], settings: ChatSettings) -> Any:
+        """Token ids of the newest part of the conversation that leaves room for an answer in the model's context."""
+        room = self._max_length - min(settings.max_tokens or self._max_length, self._max_length // 4)
+        prompt: Any = None
+        for kept in shortened(messages):
+            prompt = self._tokenizer.apply_chat_template(
+                kept, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            if prompt["input_ids"].shape[1] <= room:
+                return prompt
+        raise InputError(
+            f"the message has {prompt['input_ids'].shape[1]:,} tokens and this model reads at most {room:,} of its "
+            f"{self._max_length:,} before the reply; send a shorter one"
+        )
+
+
+class TooLongError(InputError):
+    """The conversation does not fit into the served model's context."""
+
+
+class ServedModel:
+    """A model behind an OpenAI-compatible server such as the one that `mill serve` starts."""
+
+    def __init__(self, url: str, name: str | None = None) -> None:
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self.name = name or self._first_model()
+
+    def reply(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:
+        *rest, last = shortened(messages)
+        for kept in rest:
+            try:
+                yield from self._stream(kept, settings)
+                return
+            except TooLongError:
+                continue
+        yield from self._stream(last, settings)
+
+    def _stream(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:
+        body = {
+            "model": self.name,
+            "messages": messages,
+            "stream": True,
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+        }
+        if settings.max_tokens is not None:
+            body["max_tokens"] = settings.max_tokens
+        address = f"{self._url}/v1/chat/completions"
+        try:
+            with httpx.stream("POST", address, json=body, timeout=REPLY_TIMEOUT_SECONDS) as response:
+                if response.status_code != httpx.codes.OK:
+                    response.read()
+                    kind = TooLongError if "context length" in response.text else InputError
+                    raise kind(f"{address} answered {response.status_code}: {error_text(response.text)}")
+                yield from streamed_pieces(response.iter_lines())
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _first_model(self) -> str:
+        try:
+            response = httpx.get(f"{self._url}/v1/models", timeout=10)
+            return response.raise_for_status().json()["data"][0]["id"]
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        except (httpx.HTTPStatusError, ValueError, LookupError) as error:
+            raise InputError(
+                f"{self._url}/v1/models did not list a model ({error}); expected the address of an OpenAI-compatible "
+                "server, such as http://127.0.0.1:8000"
+            ) from error
+
+    def _unreachable(self, error: Exception) -> ResourceError:
+        return ResourceError(
+            f"no answer from {self._url} ({error or type(error).__name__}). Start a server with `mill serve`, or leave "
+            "the address out: `mill chat` needs no server."
+        )
+
+
+def streamed_pieces(lines: Iterator[str]) -> Iterator[str]:
+    """The text pieces of an OpenAI event stream (`data: {...}` lines up to `data: [DONE]`)."""
+    for line in lines:
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == "[DONE]":
+            continue
+        event = json.loads(data)
+        if "error" in event:
+            raise ResourceError(f"the server stopped the reply: {event['error'].get('message', event['error'])}")
+        for choice in event["choices"]:
+            yield choice["delta"].get("content") or ""
+
+
+def error_text(body: str) -> str:
+    """The message of an OpenAI error body, or the beginning of any other body."""
+    try:
+        return json.loads(body)["error"]["message"]
+    except (ValueError, LookupError, TypeError):
+        return body[:300]
+
+
+def shortened(messages: list[Message]) -> Iterator[list[Message]]:
+    """The conversation, then the same without its oldest exchange, and so on; the system message and the last stay."""
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    turns = messages[len(system) :]
+    yield [*system, *turns]
+    while len(turns) > 2:
+        turns = turns[2:]
+        yield [*system, *turns]
+
+
+def open_chat_model(model: Path | None, url: str | None, name: str | None = None) -> ChatModel:
+    """The server at `url` if one is given, otherwise the model folder in this process."""
+    if url is not None:
+        return ServedModel(url, name)
+    if model is None:
+        raise InputError("nothing to talk with; give a model folder, or the address of a server")
+    return LocalModel(find_model_folder(model))

@@ -1,0 +1,1 @@
+"""Every checkpoint of a line → one scorecard with intervals."""

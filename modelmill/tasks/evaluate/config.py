@@ -1,0 +1,129 @@
+"""The evaluate stage's part of a recipe → a validated, frozen model."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from modelmill.tasks.files import file_digest
+from modelmill.tasks.lm.settings import NeedleConfig
+from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.suites.reader import SUFFIXES, shipped_suites, suite_digest
+from modelmill.tasks.verify.families import FAMILIES
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TASK_FILES = (".yaml", ".yml")
+
+
+class Part(StageConfig):
+    """One kind of measurement."""
+
+    models: tuple[str, ...] = ("*",)
+    """For which models, as patterns of their ids: a stage's id (`pretrain`), or `align/sft-1` for a step of align."""
+
+
+class BitsPerByte(Part):
+    """Held-out loss per domain, in bits per UTF-8 byte."""
+
+    sequence_length: Count | None = None
+    """Window in tokens, the same for every model; none for the shortest context among them."""
+    tokens_per_domain: Count = 32_768
+    """Tokens of each domain's validation split that are scored, the same ones for every model."""
+
+
+class Verified(Part):
+    """Answers to held-out prompts, checked by a program."""
+
+    items: Count = 200
+    """Held-out prompts (of the test split, which no training sees), spread evenly over the families."""
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """Families of tasks; what align trains on should be among them."""
+    difficulty: Count = 1
+    """The same as align's."""
+    max_new_tokens: Count = 48
+    """Longest answer, in tokens."""
+
+
+class Needle(Part):
+    """A fact hidden at some depth of a long context, asked for at its end."""
+
+    lengths: tuple[Count, ...] = (128, 256, 512)
+    """Context lengths in tokens; those beyond a model's own are left out."""
+    depths: tuple[Share, ...] = (0.0, 0.5, 1.0)
+    """Where the fact is hidden: 0 is the beginning of the context."""
+    trials: Count = 8
+    """Contexts per length and depth."""
+    facts: NeedleConfig = NeedleConfig()
+    """What is hidden; the same as extend's."""
+
+
+class HarnessTask(Part):
+    """One task run by lm-eval."""
+
+    task: str
+    """A shipped suite's name, a .jsonl suite, an lm-eval task file (.yaml; all of its folder enters the stage's key),
+    or the name of a task, group or tag of lm-eval's own registry."""
+    limit: Count | None = None
+    """Only the first so many items of each task; none for all."""
+    num_fewshot: Annotated[int, Field(ge=0)] = 0
+    """Solved examples before each question."""
+    chat_template: bool = False
+    """Ask in the chat template."""
+    hub: bool = False
+    """Let lm-eval fetch data sets from the Hugging Face hub; otherwise only local files and the machine's cache."""
+
+    def source(self) -> tuple[Literal["suite", "file", "registry"], str]:
+        """What `task` names: the kind, and the name or path."""
+        if self.task.endswith(SUFFIXES) or self.task in shipped_suites():
+            return "suite", self.task
+        return ("file" if self.task.endswith(TASK_FILES) else "registry"), self.task
+
+
+class Contamination(StageConfig):
+    """How much of each suite the training tokens hold."""
+
+    ngram: Count = 8
+    """Length of the token sequences that are looked up (8 in Llama 3)."""
+    threshold: Share = 0.5
+    """An item is contaminated if more than this share of its tokens lies in such sequences."""
+
+
+class Config(StageConfig):
+    """Which measurements are made, for which models. A part that is null is left out."""
+
+    models: tuple[str, ...] = ("*",)
+    """Which models of the line are evaluated, as patterns of their ids; `mill show evaluate` lists the ids."""
+    max_length: Count | None = None
+    """Longest sequence given to a model; none for each model's own context."""
+    bits_per_byte: BitsPerByte | None = BitsPerByte()
+    verified: Verified | None = Verified()
+    needle: Needle | None = Needle()
+    tasks: tuple[HarnessTask, ...] = (HarnessTask(task="python-library", limit=120),)
+    """Tasks that lm-eval runs."""
+    contamination: Contamination | None = Contamination()
+    seed: int = 0
+    """Of the held-out prompts."""
+
+
+def external_digests(config: Config) -> dict[str, str]:
+    """Digest of every local file that the tasks read."""
+    digests: dict[str, str] = {}
+    for task in config.tasks:
+        kind, source = task.source()
+        if kind == "suite":
+            digests[source] = suite_digest(source)
+        elif kind == "file":
+            digests |= folder_digests(Path(source))
+    return digests
+
+
+def folder_digests(task_file: Path) -> dict[str, str]:
+    """Digest of each file in a task file's folder: its data, the files that it includes, its Python functions."""
+    if not task_file.is_file():
+        return {str(task_file): "missing"}
+    return {
+        f"{task_file}:{path.relative_to(task_file.parent).as_posix()}": file_digest(path)
+        for path in sorted(task_file.parent.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }

@@ -1,0 +1,161 @@
+"""An lm-eval task from a local file, a suite or lm-eval's registry → its scores for one model, with standard errors."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import datasets.config
+from huggingface_hub import constants as hub
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from modelmill.tasks.errors import InputError, ResourceError
+from modelmill.tasks.evaluate.adapter import SamplerLM
+from modelmill.tasks.evaluate.config import HarnessTask
+from modelmill.tasks.suites.reader import Suite, load_suite
+
+# Digits kept of a score: more than any interval resolves, fewer than batch shapes change.
+DIGITS = 6
+# Two-sided 95 % quantile of the normal distribution.
+Z95 = 1.96
+
+
+def harness_scores(lm: SamplerLM, task: HarnessTask) -> dict[str, Any]:
+    """One task's scores: {metric: {value, stderr, low, high}}, the number of items, and which items were right.
+
+    Raises:
+        InputError: there is no such task, or it cannot be read.
+    """
+    with offline(not task.hub), quiet_lm_eval():
+        loaded = load_tasks(task)
+        tasks: dict[str, Any] = loaded["tasks"]
+        for each in tasks.values():
+            each.set_config(key="num_fewshot", value=task.num_fewshot)
+            each.set_fewshot_seed(seed=1234)
+        lm.needs_greedy = any(each.OUTPUT_TYPE == "loglikelihood" for each in tasks.values())
+        results: Any = evaluate(
+            lm,
+            loaded,
+            limit=task.limit,
+            bootstrap_iters=1000,
+            log_samples=True,
+            apply_chat_template=task.chat_template,
+        )
+    return {name: task_scores(results, name) for name in sorted(tasks)}
+
+
+def task_scores(results: Any, name: str) -> dict[str, Any]:
+    """The part of lm-eval's results that goes into the scorecard."""
+    flat = results["results"][name]
+    metrics: dict[str, Any] = {}
+    for key, value in flat.items():
+        metric, _, filter_name = key.partition(",")
+        if not filter_name or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+            continue
+        stderr = flat.get(f"{metric}_stderr,{filter_name}")
+        entry: dict[str, float] = {"value": round(float(value), DIGITS)}
+        if isinstance(stderr, (int, float)):
+            low, high = float(value) - Z95 * float(stderr), float(value) + Z95 * float(stderr)
+            entry |= {"stderr": round(float(stderr), DIGITS), "low": round(low, DIGITS), "high": round(high, DIGITS)}
+        metrics[metric if filter_name == "none" else f"{metric} ({filter_name})"] = entry
+    samples = results["samples"][name]
+    items = {sample["doc_id"]: sample for sample in samples}
+    main = next(iter(metrics), None)
+    correct = [float(items[number].get(main, 0.0)) for number in sorted(items)] if main in samples[0] else []
+    return {"metrics": metrics, "n": len(items), "main_metric": main, "correct": correct}
+
+
+def load_tasks(task: HarnessTask) -> Any:
+    """What lm-eval calls loaded tasks: {tasks, groups, group_map}."""
+    kind, source = task.source()
+    if kind == "suite":
+        return TaskManager(include_defaults=False).load([suite_task(load_suite(source))])
+    try:
+        if kind == "file":
+            manager = TaskManager(include_defaults=False, include_path=str(Path(source).parent))
+            return manager.load([file_task(Path(source))])
+        return TaskManager().load([source])
+    except (KeyError, ValueError, FileNotFoundError) as error:
+        raise InputError(
+            f"lm-eval cannot load the task {task.task!r}: {error}. Give a shipped suite's name, a .jsonl suite, an "
+            "lm-eval .yaml file, or a name that `lm_eval ls tasks` lists."
+        ) from error
+    except ConnectionError as error:
+        raise ResourceError(
+            f"the task {task.task!r} needs a data set that is not on this machine ({error}); set `hub: true` in the "
+            "recipe to let lm-eval fetch it, or use a local file"
+        ) from error
+
+
+def suite_task(suite: Suite) -> dict[str, Any]:
+    """An lm-eval task over a suite's items: multiple choice by log-likelihood, otherwise one line, matched exactly."""
+    rows = [
+        {"question": item.question, "choices": list(item.choices), "answer": item.answer, "family": item.family}
+        for item in suite.items
+    ]
+    shared = {
+        "task": suite.name,
+        "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)},
+        "test_split": "test",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+    }
+    if suite.kind == "multiple_choice":
+        return shared | {
+            "output_type": "multiple_choice",
+            "doc_to_choice": "{{choices}}",
+            "doc_to_target": "{{answer}}",
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        }
+    return shared | {
+        "output_type": "generate_until",
+        "doc_to_target": "{{answer}}",
+        "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 64},
+        "metric_list": [{"metric": "exact_match", "ignore_case": True, "ignore_punctuation": True}],
+    }
+
+
+def file_task(path: Path) -> dict[str, Any]:
+    """An lm-eval task file as a configuration; its `data_files` are looked up beside it, not in the current folder."""
+    config: dict[str, Any] = load_yaml(path.resolve())
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if files is not None:
+        config["dataset_kwargs"] = config["dataset_kwargs"] | {"data_files": beside(files, path.resolve().parent)}
+    return config
+
+
+def beside(files: Any, folder: Path) -> Any:
+    """The same names with relative local paths made absolute, through any nesting of lists and dictionaries."""
+    if isinstance(files, dict):
+        return {name: beside(value, folder) for name, value in files.items()}
+    if isinstance(files, list):
+        return [beside(value, folder) for value in files]
+    return files if "://" in files else str(folder / files)
+
+
+@contextlib.contextmanager
+def offline(wanted: bool) -> Iterator[None]:
+    """Keep the Hugging Face libraries off the network; their environment variables are only read at import."""
+    before = hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = wanted
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def quiet_lm_eval() -> Iterator[None]:
+    """lm-eval's logs and progress bars tell nothing that the journal and the scorecard do not."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)

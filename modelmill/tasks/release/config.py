@@ -1,0 +1,20 @@
+"""The release stage's part of a recipe → a validated, frozen model."""
+
+from pydantic import Field
+
+from modelmill.tasks.stage import StageConfig
+
+
+class Config(StageConfig):
+    """What the released model is called and what its card must say beside the facts of the line."""
+
+    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    """Name of the model: in its card, its server and the registry."""
+    summary: str = ""
+    """One or two sentences at the top of the card."""
+    license: str = "other"
+    """Licence of the weights, as Hugging Face's identifiers spell it."""
+    languages: tuple[str, ...] = ("en",)
+    """ISO 639-1 codes of the languages that the model was trained for."""
+    limits: tuple[str, ...] = ()
+    """What users must know that no measurement of the line shows, one sentence each."""
