@@ -41,4 +41,6 @@ def prepare_environment(home: Path) -> None:
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "prefect" / "storage"))
     os.environ["MILL_HOME"] = str(home)
+    # Prefect warns at import about a home that it cannot create inside a folder that is not there yet.
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,186 @@
+"""A real line in a copy of the code: what rebuilds and what does not, as a user sees it from the command line."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = """
+name: files
+compute: process
+line: [ingest, clean, dedup]
+ingest:
+  sources:
+    - {{kind: jsonl, name: notes, paths: ["{path}"]}}
+clean:
+  gopher: {{min_words: 20}}
+  c4: {{enabled: false}}
+  fineweb: {{enabled: false}}
+dedup: {{}}
+"""
+_PROSE = "the line reads pages and keeps those that people would want to read because they say something about it"
+WORDS = _PROSE.split()
+
+
+@dataclass
+class Checkout:
+    """A copy of the package with a recipe over a file of its own, and a home."""
+
+    folder: Path
+
+    def mill(self, *arguments: str, code: int = 0) -> str:
+        """Run the command in this checkout; its standard output."""
+        environment = os.environ | {"PYTHONPATH": str(self.folder), "MILL_HOME": str(self.folder / "home")}
+        done = subprocess.run(
+            [sys.executable, "-m", "modelmill.flows.cli", *arguments],
+            cwd=self.folder, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
+        return done.stdout if code == 0 else done.stderr
+
+    def statuses(self, *arguments: str) -> dict[str, str]:
+        """Stage → what `mill plan` says of it."""
+        plan = json.loads(self.mill("plan", "recipe.yaml", "--json", *arguments))
+        return {stage["id"]: stage["status"] for stage in plan["stages"]}
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        return {stage["id"]: stage for stage in json.loads(self.mill("show", "--json"))["stages"]}
+
+    def edit(self, module: str, old: str, new: str) -> None:
+        path = self.folder / "modelmill" / module
+        text = path.read_text()
+        assert old in text, f"{module} has no {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("modelmill", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    rows = [{"id": str(number), "url": f"https://a.example/{number}", "text": note(number)} for number in range(40)]
+    (folder / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "recipe.yaml").write_text(RECIPE.format(path=folder / "notes.jsonl"))
+    checkout = Checkout(folder)
+    checkout.mill("run", "recipe.yaml")
+    return checkout
+
+
+def note(number: int) -> str:
+    """Ten to sixty words of prose, different for every number."""
+    generator = random.Random(number)
+    sentences = [" ".join(generator.sample(WORDS, 8)).capitalize() + "." for _ in range(2 + number % 6)]
+    return f"Note {number}. " + " ".join(sentences)
+
+
+REUSED = {"ingest": "reuse", "clean": "reuse", "dedup": "reuse"}
+
+
+def test_a_finished_line_is_reused(checkout: Checkout) -> None:
+    assert checkout.statuses() == REUSED
+    stages = checkout.shown()
+    assert all(stages[name]["seconds"] > 0 and stages[name]["digest"] for name in REUSED)
+
+
+def test_a_comment_a_docstring_and_a_reformatting_rebuild_nothing(checkout: Checkout) -> None:
+    rules = "tasks/clean/stage.py"
+    text = (checkout.folder / "modelmill" / rules).read_text()
+    (checkout.folder / "modelmill" / rules).write_text(text.replace('"""', '"""Other words. ', 1) + "\n\n# a reason\n")
+    assert checkout.statuses() == REUSED
+
+
+def test_placement_never_changes_a_key(checkout: Checkout) -> None:
+    moved = checkout.folder / "elsewhere"
+    moved.mkdir()
+    shutil.copy(checkout.folder / "notes.jsonl", moved / "notes.jsonl")
+    recipe = (checkout.folder / "recipe.yaml").read_text()
+    (checkout.folder / "moved.yaml").write_text(
+        recipe.replace(str(checkout.folder / "notes.jsonl"), str(moved / "notes.jsonl"))
+    )
+    here = json.loads(checkout.mill("plan", "recipe.yaml", "--json"))
+    there = json.loads(checkout.mill("plan", "moved.yaml", "--compute", "laptop", "--json"))
+    assert [stage["key"] for stage in here["stages"]] == [stage["key"] for stage in there["stages"]]
+
+
+def test_a_changed_setting_rebuilds_its_stage_and_says_why(checkout: Checkout) -> None:
+    assert checkout.statuses("--set", "clean.gopher.min_words=45") == {
+        "ingest": "reuse",
+        "clean": "build",
+        "dedup": "follows",
+    }
+    reasons = json.loads(
+        checkout.mill("why", "clean", "--recipe", "recipe.yaml", "--set", "clean.gopher.min_words=45", "--json")
+    )
+    assert reasons["why"] == ["config gopher.min_words: 20 → 45"]
+
+
+def test_changed_code_with_the_same_output_rebuilds_its_stage_only(checkout: Checkout) -> None:
+    before = checkout.shown()
+    with (checkout.folder / "modelmill/tasks/clean/stage.py").open("a") as file:
+        file.write("\n_UNUSED = 1\n")
+    assert checkout.statuses() == {"ingest": "reuse", "clean": "build", "dedup": "follows"}
+    assert "code modelmill.tasks.clean.stage changed" in checkout.mill("why", "clean", "--recipe", "recipe.yaml")
+    checkout.mill("run", "recipe.yaml")
+    after = checkout.shown()
+    assert (after["clean"]["status"], after["dedup"]["status"]) == ("build", "reuse")
+    assert after["clean"]["key"] != before["clean"]["key"]
+    assert after["clean"]["digest"] == before["clean"]["digest"]
+
+
+def test_an_accepted_change_of_code_is_reused_and_recorded(checkout: Checkout) -> None:
+    with (checkout.folder / "modelmill/tasks/dedup/stage.py").open("a") as file:
+        file.write("\n_ALSO_UNUSED = 1\n")
+    assert checkout.statuses()["dedup"] == "build"
+    checkout.mill("accept", "dedup", "--why", "an unused constant", "--recipe", "recipe.yaml")
+    assert checkout.statuses() == REUSED
+    assert "an unused constant" in checkout.mill("why", "dedup", "--recipe", "recipe.yaml")
+    refused = checkout.mill(
+        "accept", "clean", "--why", "no", "--recipe", "recipe.yaml", "--set", "clean.gopher.min_words=45", code=4
+    )
+    assert "only a change of code can be accepted" in refused
+
+
+def test_a_changed_rule_rebuilds_what_follows_when_the_output_differs(checkout: Checkout) -> None:
+    before = checkout.shown()
+    checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=45")
+    after = checkout.shown()
+    assert after["clean"]["digest"] != before["clean"]["digest"]
+    assert after["dedup"]["status"] == "build"
+    assert after["clean"]["counts"]["out"] < before["clean"]["counts"]["out"]
+
+
+def test_an_input_that_leaves_nothing_stops_with_the_reasons(checkout: Checkout) -> None:
+    message = checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
+    assert "nothing left" in message and "40" in message
+    # Nothing half-done is taken for whole: the same command fails the same way.
+    assert "nothing left" in checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "nowhere"), 2, "no recipe 'nowhere'"),
+        (("run", "recipe.yaml", "--set", "clean.gopher.min_wrds=3"), 2, "did you mean 'min_words'"),
+        (("run", "recipe.yaml", "--from", "dedupe"), 2, "has no stage 'dedupe'; did you mean 'dedup'"),
+        (
+            ("run", "recipe.yaml", "--set", 'ingest.sources=[{kind: jsonl, name: a, paths: ["gone.jsonl"]}]'),
+            3,
+            "gone.jsonl",
+        ),
+        (("show", "nothing"), 2, "has no stage 'nothing'"),
+    ],
+)
+def test_a_mistake_is_one_message_and_a_code(
+    checkout: Checkout, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    said = checkout.mill(*arguments, code=code)
+    assert message in said.replace("\n", " ")
+    assert "Traceback" not in said
