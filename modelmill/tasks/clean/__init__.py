@@ -1,0 +1,1 @@
+"""Pages → documents: address, language, heuristic rules, safety, personal data."""

@@ -1,0 +1,141 @@
+"""Recipe part `clean` → which rules judge a page and at which thresholds."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from modelmill.tasks.errors import InputError
+from modelmill.tasks.files import file_digest
+from modelmill.tasks.stage import StageConfig
+
+
+class UrlRules(StageConfig):
+    """Pages dropped for where they come from, before their text is looked at (dots.llm1 C.1, Llama 3 §3.1.1)."""
+
+    enabled: bool = True
+    use_built_in_list: bool = True
+    """Apply the small list that ships with Modelmill (clean/data/blocked_domains.txt)."""
+    blocked_domains: tuple[str, ...] = ()
+    """Domains to drop with all their subdomains, besides the built-in list."""
+    allowed_domains: tuple[str, ...] = ()
+    """Domains never dropped by address, even where a list or a word names them."""
+    blocked_words: tuple[str, ...] = ()
+    """Words that, alone between punctuation in the address, drop the page, besides the built-in ones."""
+    block_list_files: tuple[str, ...] = ()
+    """Text files with one domain a line (`#` begins a comment); their content enters the stage's key."""
+
+
+class GopherQuality(StageConfig):
+    """Document statistics of Rae et al. 2021 (Gopher), table A1 and section A.1.1; null switches one off."""
+
+    enabled: bool = True
+    min_words: int | None = 50
+    """Words that are not only punctuation."""
+    max_words: int | None = 100_000
+    min_mean_word_length: float | None = 3
+    max_mean_word_length: float | None = 10
+    max_symbol_word_ratio: float | None = 0.1
+    """Hash signs per word, and ellipses per word, each."""
+    max_bullet_lines: float | None = 0.9
+    """Share of lines that begin with a bullet or a hyphen."""
+    max_ellipsis_lines: float | None = 0.3
+    """Share of lines that end with an ellipsis."""
+    min_alphabetic_words: float | None = 0.8
+    """Share of words with at least one letter."""
+    min_stop_words: int | None = 2
+    """Different stop words of the document's language; languages without a list are not judged."""
+
+
+class GopherRepetition(StageConfig):
+    """Repetition within a document (Rae et al. 2021, table A1); null or a missing length switches one off."""
+
+    enabled: bool = True
+    max_duplicate_paragraphs: float | None = 0.3
+    max_duplicate_paragraph_characters: float | None = 0.2
+    max_duplicate_lines: float | None = 0.3
+    max_duplicate_line_characters: float | None = 0.2
+    max_top_ngram_characters: dict[int, float] = Field(default={2: 0.2, 3: 0.18, 4: 0.16})
+    """Words → share of characters covered by the most frequent n-gram."""
+    max_duplicate_ngram_characters: dict[int, float] = Field(
+        default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+    )
+    """Words → share of characters in n-grams that occurred before."""
+
+
+class C4(StageConfig):
+    """Line and page rules of Raffel et al. 2020 (C4). Lines are removed, the rest of the page stays."""
+
+    enabled: bool = True
+    require_terminal_punctuation: bool = True
+    """Remove lines that do not end in . ? ! or a quotation mark. FineWeb leaves this off: it costs 30 % of tokens."""
+    min_words_per_line: int | None = 3
+    max_word_length: int | None = 1000
+    """Remove lines with a longer word."""
+    min_sentences: int | None = 5
+    """Drop pages with fewer sentences in the lines that stay."""
+    remove_citations: bool = True
+    """Take out [1], [edit] and [citation needed]."""
+    remove_javascript_lines: bool = True
+    remove_policy_lines: bool = True
+    """Remove lines about cookies, privacy policies and terms of use."""
+    drop_lorem_ipsum: bool = True
+    drop_curly_bracket: bool = True
+
+
+class FineWeb(StageConfig):
+    """FineWeb's own rules (Penedo et al. 2024, section 3.6); null switches one off."""
+
+    enabled: bool = True
+    min_line_punctuation: float | None = 0.12
+    """Share of lines that end in a sentence mark."""
+    max_short_lines: float | None = 0.67
+    short_line_length: int = 30
+    """Characters up to which a line is short."""
+    max_duplicate_line_characters: float | None = 0.01
+    max_newlines_per_word: float | None = 0.3
+
+
+class PersonalData(StageConfig):
+    """Personal data replaced in place by typed placeholders such as `<email>`."""
+
+    enabled: bool = True
+    email: bool = True
+    phone: bool = True
+    public_ip: bool = True
+    """Addresses of private, loopback and documentation networks stay."""
+
+
+class Safety(StageConfig):
+    """Pages dropped for the density of unsafe words (clean/data/unsafe_words.txt)."""
+
+    enabled: bool = True
+    max_density: float = Field(default=0.005, ge=0)
+    """Unsafe words per word of the page, from which it is dropped."""
+    min_count: int = 3
+    """A page with fewer unsafe words than this is never dropped."""
+
+
+class Config(StageConfig):
+    """What a page must pass, in this order, to become a document."""
+
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes to keep; empty keeps every language that is identified."""
+    min_language_score: float = Field(default=0.65, ge=0, le=1)
+    """Pages identified with less confidence are dropped (dots.llm1 C.1)."""
+    url: UrlRules = UrlRules()
+    repetition: GopherRepetition = GopherRepetition()
+    gopher: GopherQuality = GopherQuality()
+    c4: C4 = C4()
+    fineweb: FineWeb = FineWeb()
+    safety: Safety = Safety()
+    personal_data: PersonalData = PersonalData()
+
+
+def external_digests(config: Config) -> dict[str, str]:
+    """Digests of the block list files, so that an updated list runs the stage again."""
+    digests = {}
+    for name in config.url.block_list_files:
+        if not Path(name).is_file():
+            raise InputError(f"block list {name} not found; expected a text file with one domain a line")
+        digests[name] = file_digest(Path(name))
+    return digests

@@ -1,0 +1,195 @@
+"""Texts and their words → how much of each text repeats itself (Rae et al. 2021, table A1).
+
+Counted as the published filter code counts: a paragraph, line or n-gram is duplicate from its second occurrence
+on; duplicate n-grams are taken greedily from the left and do not overlap; shares are of the text's characters.
+"""
+
+import numpy as np
+from numba import njit
+
+from modelmill.tasks.clean.config import GopherRepetition
+from modelmill.tasks.clean.verdict import Verdict, above, ratio
+from modelmill.tasks.text.characters import SPACE, classes
+from modelmill.tasks.text.flat import Characters
+from modelmill.tasks.text.words import Words
+
+PRIME = np.uint64(0x9E3779B97F4A7C15)
+MIXER = np.uint64(0xBF58476D1CE4E5B9)
+EMPTY = np.uint64(0)
+
+
+def repetition_verdict(texts: Characters, words: Words, config: GopherRepetition) -> Verdict:
+    """Judge each text by its repeated paragraphs, lines and n-grams."""
+    verdict = Verdict(len(texts))
+    lengths = texts.lengths
+    verdict.drop(lengths == 0, "empty")
+    parts = _duplicate_parts(texts.codes, texts.offsets, classes())
+    for name, (total, duplicate, duplicate_characters) in zip(("paragraph", "line"), parts, strict=True):
+        limit = getattr(config, f"max_duplicate_{name}s")
+        verdict.drop(above(ratio(duplicate, total), limit), f"repetition_duplicate_{name}s")
+        limit = getattr(config, f"max_duplicate_{name}_characters")
+        verdict.drop(above(ratio(duplicate_characters, lengths), limit), f"repetition_duplicate_{name}_characters")
+    for size, limit in sorted(config.max_top_ngram_characters.items()):
+        covered = _top_ngram_characters(words.starts, words.ends, words.hashes, words.offsets, size)
+        verdict.drop(above(ratio(covered, lengths), limit), f"repetition_top_{size}_gram")
+    for size, limit in sorted(config.max_duplicate_ngram_characters.items()):
+        covered = _duplicate_ngram_characters(texts.codes, words.starts, words.ends, words.offsets, size)
+        verdict.drop(above(ratio(covered, lengths), limit), f"repetition_duplicate_{size}_grams")
+    return verdict
+
+
+@njit(cache=True, nogil=True)
+def _slot(keys, key):
+    """Where `key` lies in an open-addressing table of a power-of-two size, or the empty slot for it."""
+    mask = np.uint64(len(keys) - 1)
+    mixed = (key ^ (key >> np.uint64(31))) * MIXER
+    slot = (mixed ^ (mixed >> np.uint64(29))) & mask
+    while keys[slot] != EMPTY and keys[slot] != key:
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _table_size(count):
+    size = 16
+    while size < 2 * count:
+        size *= 2
+    return size
+
+
+@njit(cache=True, nogil=True)
+def _range_hash(codes, start, end):
+    value = np.uint64(end - start + 1)
+    for i in range(start, end):
+        value = (value ^ np.uint64(codes[i])) * PRIME
+        value ^= value >> np.uint64(32)
+    return value | np.uint64(1)
+
+
+@njit(cache=True, nogil=True)
+def _next_run(codes, start, end, min_newlines):
+    """Beginning and end of the next run of at least `min_newlines` newlines, and whether there is one."""
+    position = start
+    while position < end:
+        run = position
+        while run < end and codes[run] == 10:
+            run += 1
+        if run - position >= min_newlines:
+            return position, run, True
+        position = max(run, position + 1)
+    return end, end, False
+
+
+@njit(cache=True, nogil=True)
+def _duplicates(codes, start, end, min_newlines, keys):
+    """Cut at runs of at least `min_newlines` newlines → number of parts, of duplicates, and of their characters."""
+    keys[:] = EMPTY
+    total, duplicate, characters = 0, 0, 0
+    begin, found = start, True
+    while found:
+        part_end, next_begin, found = _next_run(codes, begin, end, min_newlines)
+        key = _range_hash(codes, begin, part_end)
+        slot = _slot(keys, key)
+        if keys[slot] == key:
+            duplicate += 1
+            characters += part_end - begin
+        keys[slot] = key
+        total += 1
+        begin = next_begin
+    return total, duplicate, characters
+
+
+@njit(cache=True, nogil=True)
+def _duplicate_parts(codes, offsets, classes):
+    """For paragraphs (of the stripped text) and lines: arrays of number, duplicates, characters in duplicates."""
+    num_rows = len(offsets) - 1
+    result = np.zeros((2, 3, num_rows), np.int64)
+    for row in range(num_rows):
+        start, end = offsets[row], offsets[row + 1]
+        newlines = 0
+        for i in range(start, end):
+            newlines += codes[i] == 10
+        keys = np.empty(_table_size(newlines + 2), np.uint64)
+        result[1, 0, row], result[1, 1, row], result[1, 2, row] = _duplicates(codes, start, end, 1, keys)
+        while start < end and classes[codes[start]] & SPACE:
+            start += 1
+        while end > start and classes[codes[end - 1]] & SPACE:
+            end -= 1
+        result[0, 0, row], result[0, 1, row], result[0, 2, row] = _duplicates(codes, start, end, 2, keys)
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _top_ngram_characters(starts, ends, hashes, offsets, size):
+    """Characters (with one space between words) covered by the most frequent n-gram; the earliest wins a tie."""
+    num_rows = len(offsets) - 1
+    covered = np.zeros(num_rows, np.int64)
+    for row in range(num_rows):
+        first_word, count = offsets[row], offsets[row + 1] - offsets[row] - size + 1
+        if count <= 0:
+            continue
+        table_size = _table_size(count)
+        keys = np.zeros(table_size, np.uint64)
+        counts = np.zeros(table_size, np.int32)
+        firsts = np.zeros(table_size, np.int64)
+        best = -1
+        for i in range(first_word, first_word + count):
+            key = np.uint64(size)
+            for j in range(size):
+                key = (key ^ hashes[i + j]) * PRIME
+                key ^= key >> np.uint64(32)
+            key |= np.uint64(1)
+            slot = np.int64(_slot(keys, key))
+            if keys[slot] == EMPTY:
+                keys[slot] = key
+                firsts[slot] = i
+            counts[slot] += 1
+            if (
+                best < 0
+                or counts[slot] > counts[best]
+                or (counts[slot] == counts[best] and firsts[slot] < firsts[best])
+            ):
+                best = slot
+        length = size - 1
+        for j in range(firsts[best], firsts[best] + size):
+            length += ends[j] - starts[j]
+        covered[row] = length * counts[best]
+    return covered
+
+
+@njit(cache=True, nogil=True)
+def _duplicate_ngram_characters(codes, starts, ends, offsets, size):
+    """Characters in n-grams seen before, n-grams compared by their words joined without a space."""
+    num_rows = len(offsets) - 1
+    covered = np.zeros(num_rows, np.int64)
+    for row in range(num_rows):
+        first, count = offsets[row], offsets[row + 1] - offsets[row]
+        if count < size:
+            continue
+        # Polynomial hashes of the joined words up to each word, so that any n-gram's hash is one subtraction.
+        prefix = np.zeros(count + 1, np.uint64)
+        power = np.ones(count + 1, np.uint64)
+        length = np.zeros(count + 1, np.int64)
+        for i in range(count):
+            value, factor = prefix[i], np.uint64(1)
+            for j in range(starts[first + i], ends[first + i]):
+                value = value * PRIME + np.uint64(codes[j]) * MIXER + np.uint64(1)
+                factor *= PRIME
+            prefix[i + 1] = value
+            power[i + 1] = factor
+            length[i + 1] = length[i] + ends[first + i] - starts[first + i]
+        keys = np.zeros(_table_size(count), np.uint64)
+        i = 0
+        while i < count - size + 1:
+            factor = np.uint64(1)
+            for j in range(i + 1, i + size + 1):
+                factor *= power[j]
+            key = (prefix[i + size] - prefix[i] * factor) | np.uint64(1)
+            slot = _slot(keys, key)
+            if keys[slot] == key:
+                covered[row] += length[i + size] - length[i]
+                i += size
+            else:
+                keys[slot] = key
+                i += 1
+    return covered

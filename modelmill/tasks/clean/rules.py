@@ -1,0 +1,105 @@
+"""A table of pages → the documents that pass every rule, edited, and the dropped pages with their reason."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from modelmill.tasks.clean.c4 import c4_verdict, edited_lines
+from modelmill.tasks.clean.config import Config
+from modelmill.tasks.clean.fineweb import fineweb_verdict
+from modelmill.tasks.clean.gopher import gopher_verdict
+from modelmill.tasks.clean.language import language_verdict, with_language
+from modelmill.tasks.clean.languages import LanguageTraits, traits
+from modelmill.tasks.clean.personal_data import redact
+from modelmill.tasks.clean.repetition import repetition_verdict
+from modelmill.tasks.clean.safety import safety_verdict
+from modelmill.tasks.clean.urls import url_verdict
+from modelmill.tasks.clean.verdict import Verdict, merged_counts
+from modelmill.tasks.text.flat import characters, slices, string_array
+from modelmill.tasks.text.words import words
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What the rules made of a table. `dropped` has the column reason; `redacted` counts personal data by kind."""
+
+    kept: pa.Table
+    dropped: pa.Table
+    redacted: dict[str, int]
+
+
+def clean_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
+    """Kept and dropped rows of a table with `text` and, if it has them, `url`.
+
+    Kept rows keep all columns and their order, get language and language_score, and their text is edited (lines
+    removed, personal data replaced). Dropped rows have their text as it came, and `reason`.
+    """
+    cleaned = clean_table(table, config)
+    return cleaned.kept, cleaned.dropped
+
+
+def clean_table(table: pa.Table, config: Config) -> Cleaned:
+    """`clean_rows` with the counts of what was redacted."""
+    parts = [_clean_slice(piece, config) for piece in slices(table, "text")] or [_clean_slice(table, config)]
+    return Cleaned(
+        pa.concat_tables([part.kept for part in parts]),
+        pa.concat_tables([part.dropped for part in parts]),
+        merged_counts([part.redacted for part in parts]),
+    )
+
+
+def _clean_slice(table: pa.Table, config: Config) -> Cleaned:
+    table = with_language(_with_text(table, table["text"]))
+    origin = Verdict(table.num_rows)
+    if config.url.enabled and "url" in table.column_names:
+        origin.include(url_verdict(table["url"], config.url))
+    origin.include(language_verdict(table, config.languages, config.min_language_score))
+    table, dropped_by_origin = origin.split(table)
+    table, dropped_by_words = _document_verdict(table, config).split(table)
+    table, dropped_by_lines = _apply_line_rules(table, config)
+    redacted: dict[str, int] = {}
+    if config.personal_data.enabled:
+        column, redacted = redact(table["text"], config.personal_data)
+        table = _with_text(table, column)
+    return Cleaned(table, pa.concat_tables([dropped_by_origin, dropped_by_words, dropped_by_lines]), redacted)
+
+
+def _document_verdict(table: pa.Table, config: Config) -> Verdict:
+    """The rules that look at a whole text as it came."""
+    texts = characters(table["text"])
+    cut = words(texts)
+    verdict = Verdict(len(texts))
+    if config.repetition.enabled:
+        verdict.include(repetition_verdict(texts, cut, config.repetition))
+    if config.gopher.enabled:
+        verdict.include(gopher_verdict(texts, cut, _traits(table), config.gopher))
+    if config.safety.enabled:
+        verdict.include(safety_verdict(table["text"], cut.counts, config.safety))
+    return verdict
+
+
+def _apply_line_rules(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
+    """Remove lines (C4), then judge what is left (C4, FineWeb)."""
+    texts = characters(table["text"])
+    of_language = _traits(table)
+    flags = np.zeros(len(texts), np.uint8)
+    if config.c4.enabled:
+        texts, flags = edited_lines(texts, of_language, config.c4)
+    cut = words(texts)
+    verdict = Verdict(len(texts))
+    if config.c4.enabled:
+        verdict.include(c4_verdict(texts, cut, flags, config.c4))
+    if config.fineweb.enabled:
+        verdict.include(fineweb_verdict(texts, cut, of_language, config.fineweb))
+    _, dropped = verdict.split(table)
+    edited = _with_text(table, string_array(texts)) if config.c4.enabled else table
+    return verdict.split(edited)[0], dropped
+
+
+def _traits(table: pa.Table) -> list[LanguageTraits]:
+    return [traits(language) for language in table["language"].to_pylist()]
+
+
+def _with_text(table: pa.Table, column: pa.ChunkedArray | pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index("text"), "text", column.cast(pa.large_string()))

@@ -1,0 +1,69 @@
+"""pages/part-*.parquet → documents/part-*.parquet with language and language_score, and dropped/ with reasons."""
+
+from pathlib import Path
+from typing import Any
+
+from modelmill.tasks.clean.config import Config
+from modelmill.tasks.clean.rules import clean_table
+from modelmill.tasks.clean.verdict import merged_counts
+from modelmill.tasks.errors import InputError
+from modelmill.tasks.stage import Call, StageContext, StageResult
+from modelmill.tasks.text.shards import read_shard, shard_paths, write_shard
+
+
+def run(context: StageContext) -> StageResult:
+    """Clean each shard of pages on its own.
+
+    Raises:
+        InputError: no page passed the rules.
+    """
+    sources = shard_paths(context.latest("pages").path / "pages")
+    calls = [
+        Call(source.name, {"source": source, "output": context.output, "config": context.config}) for source in sources
+    ]
+    reports = context.pool.map(clean_shard, calls, "clean")
+    dropped = merged_counts([report["dropped"] for report in reports])
+    redacted = merged_counts([report["redacted"] for report in reports])
+    result = StageResult(
+        rows_in=sum(report["rows_in"] for report in reports),
+        rows_out=sum(report["rows_out"] for report in reports),
+        unit="documents",
+        dropped=dropped,
+        metrics={f"redacted_{kind}": float(count) for kind, count in redacted.items()},
+    )
+    if result.rows_out == 0:
+        raise InputError(
+            f"clean dropped all {result.rows_in} pages ({_listed(dropped)}); "
+            "relax the thresholds of the first reasons in the recipe, or look at the pages that ingest made"
+        )
+    result.summary = _summary(result, redacted)
+    return result
+
+
+def clean_shard(source: Path | str, output: Path | str, config: Config) -> dict[str, Any]:
+    """Clean one shard → kept and dropped shards of the same name under `output`; returns counts."""
+    table = read_shard(Path(source))
+    cleaned = clean_table(table, config)
+    name = Path(source).name
+    write_shard(cleaned.kept, Path(output) / "documents" / name)
+    write_shard(cleaned.dropped, Path(output) / "dropped" / name)
+    reasons = cleaned.dropped["reason"].value_counts().to_pylist()
+    return {
+        "rows_in": table.num_rows,
+        "rows_out": cleaned.kept.num_rows,
+        "dropped": {entry["values"]: entry["counts"] for entry in reasons},
+        "redacted": cleaned.redacted,
+    }
+
+
+def _listed(counts: dict[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {count}" for name, count in ordered)
+
+
+def _summary(result: StageResult, redacted: dict[str, int]) -> str:
+    lines = [f"{result.rows_out} of {result.rows_in} pages kept.", "", "| reason | pages |", "|---|---|"]
+    lines += [f"| {name} | {count} |" for name, count in sorted(result.dropped.items(), key=lambda item: -item[1])]
+    if redacted:
+        lines += ["", "Replaced in the kept text: " + _listed(redacted) + "."]
+    return "\n".join(lines)

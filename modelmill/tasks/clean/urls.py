@@ -1,0 +1,69 @@
+"""Addresses → pages dropped for their domain or for a word in their address."""
+
+import functools
+import re
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from modelmill.tasks.clean.config import UrlRules
+from modelmill.tasks.clean.verdict import Verdict
+
+_HOST = r"^[a-z][a-z0-9+.\-]*://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/:?#]+)"
+
+
+def url_verdict(urls: pa.ChunkedArray | pa.Array, rules: UrlRules) -> Verdict:
+    """Judge pages by their address; a page without one passes."""
+    series = pl.Series(pl.from_arrow(urls)).cast(pl.String).fill_null("").str.to_lowercase()
+    hosts = series.str.extract(_HOST).fill_null("").str.strip_chars_end(".")
+    verdict = Verdict(len(series))
+    allowed = _named(hosts, frozenset(_normalised(rules.allowed_domains)))
+    verdict.drop(_named(hosts, blocked_domains(rules)) & ~allowed, "url_blocked_domain")
+    built_in = _built_in("blocked_url_words.txt") if rules.use_built_in_list else ()
+    words = [*built_in, *_normalised(rules.blocked_words)]
+    if words:
+        pattern = rf"(?:^|[^a-z0-9])(?:{'|'.join(map(re.escape, words))})(?:$|[^a-z0-9])"
+        verdict.drop(series.str.contains(pattern).to_numpy() & ~allowed, "url_blocked_word")
+    return verdict
+
+
+def blocked_domains(rules: UrlRules) -> frozenset[str]:
+    """All domains that the recipe and its lists block."""
+    domains = set(_normalised(rules.blocked_domains))
+    if rules.use_built_in_list:
+        domains.update(_built_in("blocked_domains.txt"))
+    for name in rules.block_list_files:
+        domains.update(_entries(Path(name).read_text(encoding="utf-8")))
+    return frozenset(domains)
+
+
+def _named(hosts: pl.Series, domains: frozenset[str]) -> NDArray[np.bool_]:
+    """Whether each host is one of the domains or below one. Looked up once for each different host."""
+    unique = hosts.unique().to_list()
+    named = [host for host in unique if host and any(suffix in domains for suffix in _suffixes(host))]
+    return hosts.is_in(named).to_numpy()
+
+
+def _suffixes(host: str) -> list[str]:
+    labels = host.split(".")
+    return [".".join(labels[start:]) for start in range(len(labels))]
+
+
+def _normalised(names: Iterable[str]) -> list[str]:
+    return [name.strip().lower().strip(".") for name in names if name.strip()]
+
+
+def _entries(text: str) -> list[str]:
+    return _normalised([line.split("#", 1)[0] for line in text.splitlines()])
+
+
+@functools.cache
+def _built_in(name: str) -> tuple[str, ...]:
+    return tuple(
+        _entries(resources.files("modelmill.tasks.clean").joinpath(f"data/{name}").read_text(encoding="utf-8"))
+    )

@@ -1,0 +1,1 @@
+"""Documents → unique documents: by address, by normalised text, by line, by MinHash."""

@@ -1,0 +1,142 @@
+"""Shards of documents and the decisions made so far → the rows that each next step sees."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from modelmill.tasks.dedup.config import LineRule
+from modelmill.tasks.dedup.hashing import mixed, string_hashes
+from modelmill.tasks.dedup.lines import Lines, text_lines, without_lines
+from modelmill.tasks.dedup.shuffle import rows_between
+from modelmill.tasks.text.flat import Characters, characters, string_array
+from modelmill.tasks.text.shards import read_shard
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One input file whose rows are numbered from `first_row` on, over all files."""
+
+    path: Path
+    first_row: int
+    num_rows: int
+
+    @property
+    def stop(self) -> int:
+        """Number of the first row of the next file."""
+        return self.first_row + self.num_rows
+
+    @property
+    def name(self) -> str:
+        """Name of its files in a step's folder."""
+        return f"{self.first_row:012d}.arrow"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Files with what the levels decided so far, to be searched by row.
+
+    dropped: per level, files of (row, survivor). frequent_lines: files of (bucket, hash) of lines to remove
+    everywhere. excess_lines: files of (row, line) of single lines to remove.
+    """
+
+    dropped: dict[str, list[Path]] = field(default_factory=dict)
+    frequent_lines: list[Path] = field(default_factory=list)
+    excess_lines: list[Path] = field(default_factory=list)
+    num_buckets: int = 1
+
+    def after(self, level: str, paths: list[Path]) -> "Decisions":
+        """The same with the rows that a level dropped."""
+        return Decisions(self.dropped | {level: paths}, self.frequent_lines, self.excess_lines, self.num_buckets)
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of a shard: a table, the number of each of its rows, and all dropped rows with their reason."""
+
+    table: pa.Table
+    rows: NDArray[np.int64]
+    dropped: pa.Table
+
+
+def remaining(shard: Shard, decisions: Decisions, rule: LineRule, columns: list[str] | None = None) -> Remaining:
+    """Read a shard and apply what was decided so far: rows dropped at each level, then lines removed.
+
+    A text that loses all its lines is dropped with the reason `lines`. Dropped rows keep their text as it came.
+    """
+    table = read_shard(shard.path, columns)
+    reasons = np.full(table.num_rows, None, object)
+    survivors = np.full(table.num_rows, None, object)
+    for level, paths in decisions.dropped.items():
+        found = rows_between(paths, shard.first_row, shard.stop)
+        if found is not None:
+            positions = found["row"].to_numpy() - shard.first_row
+            reasons[positions] = level
+            survivors[positions] = found["survivor"].to_pylist()
+    edited = table
+    if decisions.frequent_lines or decisions.excess_lines:
+        present = np.flatnonzero(reasons == None)  # noqa: E711  # element by element
+        column, emptied = _edited_texts(table.take(pa.array(present)), shard, present, decisions)
+        reasons[present[emptied]] = "lines"
+        edited = _with_texts(table, present, column)
+    kept = np.flatnonzero(reasons == None)  # noqa: E711
+    gone = np.flatnonzero(reasons != None)  # noqa: E711
+    dropped = table.take(pa.array(gone))
+    dropped = dropped.append_column("reason", pa.array(reasons[gone], pa.string()))
+    dropped = dropped.append_column("survivor", pa.array(survivors[gone], pa.string()))
+    return Remaining(edited.take(pa.array(kept)), kept + shard.first_row, dropped)
+
+
+def line_buckets(table: pa.Table, num_buckets: int) -> NDArray[np.int64]:
+    """The bucket of each document for the Llama line rule, from its id."""
+    return (string_hashes(table["id"], seed=3) % np.uint64(num_buckets)).astype(np.int64)
+
+
+def document_order(table: pa.Table) -> NDArray[np.uint64]:
+    """A number for each document that orders all documents alike, wherever they lie: from id and text."""
+    return mixed(string_hashes(table["id"], seed=4), string_hashes(table["text"], seed=4))
+
+
+def _with_texts(table: pa.Table, present: NDArray[np.int64], column: pa.Array) -> pa.Table:
+    """The table with new texts in the rows `present`."""
+    position = np.zeros(table.num_rows, np.int64)
+    position[present] = np.arange(len(present))
+    absent = np.ones(table.num_rows, bool)
+    absent[present] = False
+    texts = column.take(pa.array(position, mask=absent))
+    return table.set_column(table.column_names.index("text"), "text", texts)
+
+
+def _edited_texts(
+    table: pa.Table, shard: Shard, present: NDArray[np.int64], decisions: Decisions
+) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """The texts without the lines to remove, and which of them that leaves empty."""
+    texts = characters(table["text"])
+    lines = text_lines(texts)
+    removed = _excess(lines, shard, present, decisions) | _frequent(lines, table, decisions)
+    edited: Characters = without_lines(texts, lines, removed)
+    return string_array(edited), (edited.lengths == 0) & (texts.lengths > 0)
+
+
+def _excess(lines: Lines, shard: Shard, present: NDArray[np.int64], decisions: Decisions) -> NDArray[np.bool_]:
+    removed = np.zeros(len(lines.hashes), bool)
+    found = rows_between(decisions.excess_lines, shard.first_row, shard.stop)
+    if found is not None and found.num_rows:
+        texts = np.searchsorted(present, found["row"].to_numpy() - shard.first_row)
+        removed[lines.offsets[texts] + found["line"].to_numpy()] = True
+    return removed
+
+
+def _frequent(lines: Lines, table: pa.Table, decisions: Decisions) -> NDArray[np.bool_]:
+    removed = np.zeros(len(lines.hashes), bool)
+    if decisions.frequent_lines:
+        buckets = line_buckets(table, decisions.num_buckets)[lines.texts]
+        for path in decisions.frequent_lines:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+                frequent = reader.read_all()
+            for bucket in range(decisions.num_buckets):
+                of_bucket = frequent["hash"].to_numpy()[frequent["bucket"].to_numpy() == bucket]
+                removed |= (buckets == bucket) & np.isin(lines.hashes, of_bucket)
+    return removed & ~lines.blank

@@ -1,0 +1,81 @@
+"""documents/part-*.parquet → unique documents in the order of their ids, and dropped/ with reason and survivor."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from modelmill.tasks.dedup.config import Config
+from modelmill.tasks.dedup.hashing import mixed, string_hashes
+from modelmill.tasks.dedup.pipeline import Job, decide, numbered_shards
+from modelmill.tasks.dedup.shards import Decisions, Shard, remaining
+from modelmill.tasks.dedup.shuffle import partitions_of, read_partition, write_partitions
+from modelmill.tasks.errors import InputError
+from modelmill.tasks.stage import Call, StageContext, StageResult
+from modelmill.tasks.text.shards import shard_paths, write_shard
+
+
+def run(context: StageContext) -> StageResult:
+    """Drop duplicates by every level of the recipe.
+
+    Raises:
+        InputError: no document is left.
+    """
+    config: Config = context.config
+    sources = shard_paths(context.latest("documents").path / "documents")
+    job = Job(numbered_shards(sources), config, context.pool, context.workspace / "dedup")
+    decisions = decide(job)
+    num_shards = max(1, -(-job.num_rows // config.rows_per_shard))
+    placed = job.workspace / "kept"
+    shared = {
+        "decisions": decisions,
+        "config": config,
+        "num_shards": num_shards,
+        "placed": placed,
+        "output": context.output,
+    }
+    calls = [Call(shard.name, {"shard": shard, **shared}) for shard in job.shards]
+    reports = context.pool.map(place_shard, calls, "dedup rows")
+    kept = [placed / shard.name for shard in job.shards]
+    merges = [
+        Call(f"part-{number:05d}", {"sources": kept, "partition": number, "output": context.output})
+        for number in range(num_shards)
+    ]
+    rows_out = sum(context.pool.map(merge_shard, merges, "dedup documents"))
+    return _result(job, reports, rows_out)
+
+
+def place_shard(
+    shard: Shard, decisions: Decisions, config: Config, num_shards: int, placed: Path, output: Path
+) -> dict[str, int]:
+    """Apply all decisions to one shard: kept rows by output shard, dropped rows to dropped/ → drops by reason."""
+    rest = remaining(shard, decisions, config.lines)
+    target = partitions_of(string_hashes(rest.table["id"], seed=5), num_shards)
+    write_partitions(rest.table, target, num_shards, placed / shard.name)
+    write_shard(rest.dropped, output / "dropped" / shard.path.name)
+    return {entry["values"]: entry["counts"] for entry in rest.dropped["reason"].value_counts().to_pylist()}
+
+
+def merge_shard(sources: list[Path], partition: int, output: Path) -> int:
+    """Write one output shard, its rows in the order of their ids."""
+    table = read_partition(sources, partition)
+    # Rows of equal id and text differ in nothing that a level looks at, except their address where that is off.
+    tie = mixed(*(string_hashes(table[name].cast(pa.large_string())) for name in ("id", "text")))
+    ordered = table.append_column("tie", pa.array(tie)).sort_by([("id", "ascending"), ("tie", "ascending")])
+    table = ordered.drop_columns("tie")
+    write_shard(table, output / "documents" / f"part-{partition:05d}.parquet")
+    return table.num_rows
+
+
+def _result(job: Job, reports: list[dict[str, int]], rows_out: int) -> StageResult:
+    dropped: dict[str, int] = {}
+    for level in ("url", "exact", "lines", "minhash"):
+        count = sum(report.get(level, 0) for report in reports)
+        if count:
+            dropped[level] = count
+    if rows_out == 0:
+        raise InputError(f"dedup found no document among {job.num_rows} rows; look at what clean kept")
+    summary = [f"{rows_out} of {job.num_rows} documents are unique.", "", "| level | dropped |", "|---|---|"]
+    summary += [f"| {level} | {count} |" for level, count in dropped.items()]
+    metrics: dict[str, Any] = {"duplicate_share": 1 - rows_out / job.num_rows}
+    return StageResult(job.num_rows, rows_out, "documents", dropped, metrics, "\n".join(summary))

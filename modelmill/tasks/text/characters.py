@@ -1,0 +1,108 @@
+"""Code point → what the text rules need to know about it, as tables built once per process from Unicode's data."""
+
+import functools
+import string
+import unicodedata
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_CODE_POINTS = 0x110000
+# Above this plane only private use, tags and unassigned code points follow: they have no class.
+NUM_CLASSED = 0x40000
+
+# Flags of `classes()`.
+SPACE = 1  # str.isspace
+LINE_END = 2  # str.splitlines cuts here
+LETTER = 4  # str.isalpha
+UPPER = 8  # letters that may begin a sentence: upper case, or of a script without case
+LOWER = 16  # letters that may end one: lower case, or of a script without case
+DIGIT = 32  # ASCII digits
+SYMBOL = 64  # the punctuation that the published filters do not count as a word
+TERMINAL = 128  # ends a sentence
+PREFIX = 256  # split from the beginning of a word
+SUFFIX = 512  # split from the end of a word
+ICON = 1024  # pictures and other symbols, split anywhere
+HYPHEN = 2048  # splits two letters
+QUOTE = 4096
+PUNCTUATION = 8192  # Unicode's categories P*
+SINGLE = 16384  # scripts written without spaces: each character counts as a word
+
+# Punctuation that ccNet's normalisation (Wenzek et al. 2020) removes; Gopher's word count in FineWeb leaves out
+# words that consist only of it, of sentence ends and of control characters.
+_CCNET_SYMBOLS = string.punctuation + "«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．１：；？～"
+# Where words end: brackets, quotes, separators and currency of the scripts on the web (after spaCy 3's word rules).
+_BRACKETS_AND_STOPS = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
+_QUOTES = "'\"”“`‘´’‚,„»«「」『』（）〔〕【】《》〈〉⟦⟧"
+_LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+_WITHOUT_SPACES = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0x1780, 0x17FF),  # Khmer
+    (0x2E80, 0x2FDF),  # radicals
+    (0x3005, 0x3007),
+    (0x3021, 0x3029),
+    (0x3041, 0x30FF),  # Hiragana, Katakana
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9F),
+    (0x20000, 0x3FFFF),
+)
+
+
+@functools.cache
+def sentence_terminals() -> frozenset[int]:
+    """Code points that end a sentence."""
+    text = resources.files("modelmill.tasks.text").joinpath("data/sentence_terminal.txt").read_text(encoding="utf-8")
+    members: set[int] = set()
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            first, _, last = line.partition("..")
+            members.update(range(int(first, 16), int(last or first, 16) + 1))
+    return frozenset(members)
+
+
+@functools.cache
+def classes() -> NDArray[np.uint16]:
+    """Flags of every code point, indexed by it."""
+    table = np.zeros(NUM_CODE_POINTS, np.uint16)
+    for code in range(NUM_CLASSED):
+        table[code] = _unicode_flags(chr(code))
+    control = [*range(9), 11, 12, *range(13, 32), *range(127, 160)]
+    _add(table, SYMBOL, [*map(ord, _CCNET_SYMBOLS), *control, *sentence_terminals()])
+    _add(table, TERMINAL, sentence_terminals())
+    currency = [code for code in range(NUM_CLASSED) if unicodedata.category(chr(code)) == "Sc"]
+    shared = [*map(ord, _BRACKETS_AND_STOPS + _QUOTES + "—–"), *np.flatnonzero(table & ICON)]
+    _add(table, PREFIX, [*shared, *currency, *map(ord, "§%=")])
+    _add(table, SUFFIX, shared)
+    _add(table, QUOTE, map(ord, _QUOTES))
+    _add(table, HYPHEN, map(ord, "-–—~"))
+    _add(table, LINE_END, map(ord, _LINE_ENDS))
+    _add(table, DIGIT, map(ord, string.digits))
+    for first, last in _WITHOUT_SPACES:
+        for code in range(first, last + 1):
+            if unicodedata.category(chr(code))[0] in "LMN":
+                table[code] |= SINGLE
+    table.flags.writeable = False
+    return table
+
+
+def _unicode_flags(character: str) -> int:
+    flags = SPACE if character.isspace() else 0
+    category = unicodedata.category(character)
+    if character.isalpha():
+        flags |= LETTER
+        flags |= 0 if character.islower() else UPPER
+        flags |= 0 if character.isupper() else LOWER
+    if category == "So" and character != "°":
+        flags |= ICON
+    if category[0] == "P":
+        flags |= PUNCTUATION
+    return flags
+
+
+def _add(table: NDArray[np.uint16], flag: int, codes) -> None:
+    table[np.fromiter(codes, np.int64)] |= np.uint16(flag)
