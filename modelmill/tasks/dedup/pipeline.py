@@ -67,10 +67,11 @@ class Job:
 
 
 def numbered_shards(paths: Sequence[Path]) -> list[Shard]:
-    """Shards with their rows numbered through."""
+    """Shards with their rows numbered through; empty ones, which would share a number, are left out."""
     shards: list[Shard] = []
     for path in paths:
-        shards.append(Shard(path, shards[-1].stop if shards else 0, shard_rows(path)))
+        if num_rows := shard_rows(path):
+            shards.append(Shard(path, shards[-1].stop if shards else 0, num_rows))
     return shards
 
 
