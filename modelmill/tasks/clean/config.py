@@ -123,8 +123,8 @@ class Config(StageConfig):
     min_language_score: float = Field(default=0.65, ge=0, le=1)
     """Pages identified with less confidence are dropped (dots.llm1 C.1)."""
     url: UrlRules = UrlRules()
-    repetition: GopherRepetition = GopherRepetition()
     gopher: GopherQuality = GopherQuality()
+    repetition: GopherRepetition = GopherRepetition()
     c4: C4 = C4()
     fineweb: FineWeb = FineWeb()
     safety: Safety = Safety()

@@ -48,7 +48,8 @@ def _has_phone_length(match: re.Match[str]) -> bool:
     return 8 <= digits <= 15
 
 
-_PHONE = r"""(?x)(?<![\w.+\-/=:@\#]) (?:
+# In ASCII mode, since an address may stand right between Chinese characters.
+_PHONE = r"""(?xa)(?<![\w.+\-/=:@\#]) (?:
     \+\d{1,3}[\s.\-]?(?:\(\d{1,4}\)[\s.\-]?)?\d{1,4}(?:[\s.\-]?\d{2,4}){1,4}  # international
   | (?:1[\s.\-])?(?:\([2-9]\d{2}\)\s?|[2-9]\d{2}[\s.\-])\d{3}[.\-]\d{4}       # North America
   | 1[3-9]\d(?:\d{8}|[\s\-]\d{4}[\s\-]\d{4})                                  # Chinese mobile
@@ -56,10 +57,10 @@ _PHONE = r"""(?x)(?<![\w.+\-/=:@\#]) (?:
 ) (?![\w\-/=]|\.\w)"""
 
 _EMAIL = (
-    r"(?<![\w.+%\-])[A-Za-z0-9_+%\-][A-Za-z0-9_.+%\-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9\-]{0,62}\.)+[A-Za-z]{2,24}"
+    r"(?a)(?<![\w.+%\-])[A-Za-z0-9_+%\-][A-Za-z0-9_.+%\-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9\-]{0,62}\.)+[A-Za-z]{2,24}"
     r"(?![A-Za-z0-9\-])"
 )
-_ADDRESS = r"(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)|(?:[0-9A-Fa-f]{0,4}:){4,7}[0-9A-Fa-f]{0,4}(?![\w:]))"
+_ADDRESS = r"(?a)(?<![\w.:])(?:(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)|(?:[0-9A-Fa-f]{0,4}:){4,7}[0-9A-Fa-f]{0,4}(?![\w:]))"
 
 KINDS = (
     Kind("email", "<email>", r"[A-Za-z0-9]@[A-Za-z0-9]", re.compile(_EMAIL), lambda match: ".." not in match.group()),

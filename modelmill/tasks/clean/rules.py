@@ -70,10 +70,11 @@ def _document_verdict(table: pa.Table, config: Config) -> Verdict:
     texts = characters(table["text"])
     cut = words(texts)
     verdict = Verdict(len(texts))
-    if config.repetition.enabled:
-        verdict.include(repetition_verdict(texts, cut, config.repetition))
+    # Quality first: of a page of ten words, that it is short says more than that its one trigram fills a third of it.
     if config.gopher.enabled:
         verdict.include(gopher_verdict(texts, cut, _traits(table), config.gopher))
+    if config.repetition.enabled:
+        verdict.include(repetition_verdict(texts, cut, config.repetition))
     if config.safety.enabled:
         verdict.include(safety_verdict(table["text"], cut.counts, config.safety))
     return verdict

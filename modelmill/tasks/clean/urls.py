@@ -64,6 +64,5 @@ def _entries(text: str) -> list[str]:
 
 @functools.cache
 def _built_in(name: str) -> tuple[str, ...]:
-    return tuple(
-        _entries(resources.files("modelmill.tasks.clean").joinpath(f"data/{name}").read_text(encoding="utf-8"))
-    )
+    source = resources.files("modelmill.tasks.clean").joinpath(f"data/{name}")
+    return tuple(_entries(source.read_text(encoding="utf-8")))

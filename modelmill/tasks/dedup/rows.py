@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.pipeline import Job, decide, numbered_shards
-from modelmill.tasks.dedup.shards import remaining
+from modelmill.tasks.dedup.shards import Decisions, Shard, remaining
 from modelmill.tasks.stage import Call
 from modelmill.tasks.text.shards import write_shard
 
@@ -37,5 +37,6 @@ def dedup_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
         source = Path(folder) / "rows.parquet"
         write_shard(table, source)
         job = Job(numbered_shards([source]), config, SerialPool(), Path(folder) / "work")
-        rest = remaining(job.shards[0], decide(job), config.lines)
+        decisions = decide(job) if job.shards else Decisions()
+        rest = remaining(Shard(source, 0, table.num_rows), decisions, config.lines)
         return rest.table, rest.dropped

@@ -124,8 +124,10 @@ def _excess(lines: Lines, shard: Shard, present: NDArray[np.int64], decisions: D
     removed = np.zeros(len(lines.hashes), bool)
     found = rows_between(decisions.excess_lines, shard.first_row, shard.stop)
     if found is not None and found.num_rows:
-        texts = np.searchsorted(present, found["row"].to_numpy() - shard.first_row)
-        removed[lines.offsets[texts] + found["line"].to_numpy()] = True
+        positions, numbers = found["row"].to_numpy() - shard.first_row, found["line"].to_numpy()
+        # A later level may have dropped the row since its lines were counted.
+        still = np.isin(positions, present)
+        removed[lines.offsets[np.searchsorted(present, positions[still])] + numbers[still]] = True
     return removed
 
 

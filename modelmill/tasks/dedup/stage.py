@@ -19,13 +19,15 @@ def run(context: StageContext) -> StageResult:
     """Drop duplicates by every level of the recipe.
 
     Raises:
-        InputError: no document is left.
+        InputError: there is no document, or none is left.
     """
     config: Config = context.config
     sources = shard_paths(context.latest("documents").path / "documents")
     job = Job(numbered_shards(sources), config, context.pool, context.workspace / "dedup")
+    if not job.shards:
+        raise InputError(f"no document in the {len(sources)} shards that dedup was given; look at what clean kept")
     decisions = decide(job)
-    num_shards = max(1, -(-job.num_rows // config.rows_per_shard))
+    num_shards = -(-job.num_rows // config.rows_per_shard)
     placed = job.workspace / "kept"
     shared = {
         "decisions": decisions,
@@ -73,8 +75,8 @@ def _result(job: Job, reports: list[dict[str, int]], rows_out: int) -> StageResu
         count = sum(report.get(level, 0) for report in reports)
         if count:
             dropped[level] = count
-    if rows_out == 0:
-        raise InputError(f"dedup found no document among {job.num_rows} rows; look at what clean kept")
+    if rows_out == 0:  # every document consisted of repeated lines
+        raise InputError(f"dedup left none of {job.num_rows} documents ({dropped}); relax dedup.lines in the recipe")
     summary = [f"{rows_out} of {job.num_rows} documents are unique.", "", "| level | dropped |", "|---|---|"]
     summary += [f"| {level} | {count} |" for level, count in dropped.items()]
     metrics: dict[str, Any] = {"duplicate_share": 1 - rows_out / job.num_rows}

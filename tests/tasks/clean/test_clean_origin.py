@@ -1,0 +1,116 @@
+"""Address, language, safety and personal data."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from modelmill.tasks.clean.config import Config, PersonalData, Safety, UrlRules, external_digests
+from modelmill.tasks.clean.language import identify, language_verdict, with_language
+from modelmill.tasks.clean.personal_data import redact
+from modelmill.tasks.clean.safety import safety_verdict
+from modelmill.tasks.clean.urls import url_verdict
+from modelmill.tasks.errors import InputError
+
+ENGLISH = "The committee met on Tuesday and agreed that the new bridge should be opened before the winter begins."
+CHINESE = "委员会于星期二开会，同意在冬天开始之前开放新桥。市民们对此表示欢迎，认为这将大大改善交通状况。"
+GERMAN = "Der Ausschuss traf sich am Dienstag und beschloss, dass die neue Brücke vor dem Winter geöffnet wird."
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://docs.python.org/3/", True),
+        ("https://www.xvideos.com/x", False),
+        ("http://user@Some.Host.PORN:8080/a", False),
+        ("https://notxvideos.com/x", True),
+        ("https://example.org/free-xxx-clips", False),
+        ("https://example.org/xxxl-shirts", True),
+        ("https://spam.example.net/page", False),
+        ("https://fine.example.net/page", True),
+        (None, True),
+        ("", True),
+    ],
+)
+def test_addresses_are_judged_by_domain_and_word(url: str | None, kept: bool, tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text("# a list\nspam.example.net\n")
+    rules = UrlRules(block_list_files=(str(listed),))
+    assert url_verdict(pa.array([url], pa.string()), rules).kept.tolist() == [kept]
+
+
+def test_the_recipe_has_the_last_word_on_addresses() -> None:
+    urls = pa.array(["https://a.stake.com/x", "https://b.org/banned-thing", "https://b.org/"])
+    rules = UrlRules(allowed_domains=("stake.com",), blocked_words=("banned",), blocked_domains=("b.org",))
+    dropped = url_verdict(urls, rules).split(pa.table({"url": urls}))[1]
+    assert dropped["reason"].to_pylist() == ["url_blocked_domain", "url_blocked_domain"]
+    rules = UrlRules(use_built_in_list=False)
+    assert url_verdict(urls, rules).kept.all()
+
+
+def test_a_block_list_enters_the_key_by_content(tmp_path: Path) -> None:
+    listed = tmp_path / "blocked.txt"
+    listed.write_text("a.org\n")
+    config = Config(url=UrlRules(block_list_files=(str(listed),)))
+    before = external_digests(config)
+    listed.write_text("b.org\n")
+    assert external_digests(config) != before
+    with pytest.raises(InputError, match="not found"):
+        external_digests(Config(url=UrlRules(block_list_files=("missing.txt",))))
+
+
+def test_languages_are_identified_and_judged() -> None:
+    languages, scores = identify([ENGLISH, CHINESE, GERMAN, "", "12 34"])
+    assert languages == ["en", "zh", "de", "und", "und"]
+    assert (scores[:3] > 0.65).all()
+    assert (scores[3:] == 0).all()
+    table = with_language(pa.table({"text": [ENGLISH, CHINESE, GERMAN, ""]}))
+    dropped = language_verdict(table, ["en", "zh"], 0.5).split(table)[1]
+    assert dropped["reason"].to_pylist() == ["language_not_wanted", "language_unknown"]
+
+
+def test_a_language_score_at_the_threshold_passes() -> None:
+    table = with_language(pa.table({"text": [ENGLISH]}))
+    score = table["language_score"][0].as_py()
+    assert language_verdict(table, (), score).kept.all()
+    dropped = language_verdict(table, (), score + 1e-3).split(table)[1]
+    assert dropped["reason"].to_pylist() == ["language_uncertain"]
+
+
+def test_a_long_text_is_judged_by_all_its_parts() -> None:
+    languages, _ = identify([CHINESE * 2 + ENGLISH * 60])
+    assert languages == ["en"]
+
+
+def test_unsafe_words_count_by_density() -> None:
+    texts = pa.array(["casino casino casino " + "word " * 597, "casino casino " * 5, "Casino 博彩 赌场 Scunthorpe"])
+    config = Safety(max_density=0.005, min_count=3)
+    dropped = safety_verdict(texts, pa.array([600, 10, 4]).to_numpy(), config).kept
+    assert dropped.tolist() == [False, False, False]
+    assert safety_verdict(texts, pa.array([601, 4000, 4]).to_numpy(), config).kept.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Write to ann.lee+x@mail.example.co.uk now.", "Write to <email> now."),
+        ("写信给debian-user@lists.debian.org邮件列表", "写信给<email>邮件列表"),
+        ("Call (212) 555-0142 or +44 20 7946 0958.", "Call <phone> or <phone>."),
+        ("手机13812345678，座机010-62345678。", "手机<phone>，座机<phone>。"),
+        ("The host 8.8.8.8 answers, 192.168.1.1 is private.", "The host <ip> answers, 192.168.1.1 is private."),
+        ("IPv6 2606:4700:4700:0:0:0:0:1111 too, not ::1.", "IPv6 <ip> too, not ::1."),
+        ("See Section 9.1.5.3 and version 8.1.2.3.", "See Section 9.1.5.3 and version 8.1.2.3."),
+        ("@decorator, a@b, 2024-01-15 10:20:30, 3.14159265", "@decorator, a@b, 2024-01-15 10:20:30, 3.14159265"),
+        ("std::vector<a::b::c> x[1:2:3], 256.1.1.1", "std::vector<a::b::c> x[1:2:3], 256.1.1.1"),
+    ],
+)
+def test_personal_data_is_replaced_in_place(text: str, expected: str) -> None:
+    replaced, counts = redact(pa.array([text, None, "nothing"]), PersonalData())
+    assert replaced.to_pylist() == [expected, None, "nothing"]
+    assert sum(counts.values()) == expected.count("<e") + expected.count("<p") + expected.count("<ip")
+
+
+def test_kinds_of_personal_data_can_be_switched_off() -> None:
+    replaced, counts = redact(pa.array(["a@b.org 8.8.8.8"]), PersonalData(email=False))
+    assert replaced.to_pylist() == ["a@b.org <ip>"]
+    assert counts == {"public_ip": 1, "phone": 0}
