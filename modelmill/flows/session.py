@@ -1,0 +1,144 @@
+"""A request → the open line that the flows share: recipe, compute, lock, and the observers of Prefect and MLflow."""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from prefect import tags
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from modelmill.flows.environment import mill_home
+from modelmill.flows.pages import PrefectObserver, claim_flow_run, line_tags
+from modelmill.flows.recipe import Line, load_compute
+from modelmill.flows.requests import Request
+from modelmill.flows.runner import Observer, Session, StageStarted
+from modelmill.services.compute import Compute
+from modelmill.services.stack import stack_environment
+from modelmill.services.tracking import LineTracking
+
+SKIPPED = "a run of this recipe is under way in this home, and when_busy says skip"
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a process that calls a flow itself gives to it beyond the request: observers, and a line read already."""
+
+    observers: Sequence[Observer] = ()
+    line: Line | None = None
+    has_page: bool = True
+
+
+HANDED: ContextVar[Handed] = ContextVar("handed", default=Handed())  # noqa: B039 - frozen
+_OPEN: ContextVar[Session | None] = ContextVar("open_line", default=None)
+
+
+def current_line() -> Session | None:
+    """The line that is open in this flow run or in one above it."""
+    return _OPEN.get()
+
+
+@contextlib.contextmanager
+def open_line(request: Request, line: Line, force: Sequence[str]) -> Iterator[Session | None]:
+    """Yield the line that is open already, or open it; None when it is busy and the request says skip."""
+    opened = current_line()
+    if opened is not None:
+        yield opened
+        return
+    for stage_id in force:
+        line.node(stage_id)
+    home = mill_home()
+    with _line_lock(home, line.name, request.when_busy) as is_free:
+        if not is_free:
+            yield None
+            return
+        claim_flow_run(home, line.name)
+        with tags(*line_tags(home, line.name)), _services(request, line, home, force) as session:
+            yield session
+
+
+@contextlib.contextmanager
+def _services(request: Request, line: Line, home: Path, force: Sequence[str]) -> Iterator[Session]:
+    for name, value in stack_environment(home).items():
+        os.environ.setdefault(name, value)  # where the stack runs, its Ray is joined
+    handed = HANDED.get()
+    links = {"prefect": page} if handed.has_page and (page := flow_run.ui_url) else {}
+    tracking = LineTracking(home, line.name, line.resolved(), links, _attempt(), f"mill run {request.recipe}")
+    failure = _Failure()
+    observers = [*handed.observers, PrefectObserver(links), tracking, failure]
+    compute = Compute(load_compute(request.compute or line.compute), home)
+    session = Session(line, home, compute, observers, frozenset(force), links)
+    token = _OPEN.set(session)
+    try:
+        yield session
+    except BaseException as error:
+        failure.error = failure.error or error
+        raise
+    finally:
+        _OPEN.reset(token)
+        session.record(failure.stage)
+        session.close()
+        tracking.finish(failure.error)
+
+
+def _attempt() -> str:
+    """Prefect's Retry continues the flow run, and with it the MLflow run."""
+    return str(flow_run.id or time.time_ns())
+
+
+@dataclass
+class _Failure:
+    """An observer that remembers which stage failed, for the record of the line."""
+
+    error: BaseException | None = None
+    stage: tuple[str, str] | None = field(default=None)
+
+    def stage_started(self, event: StageStarted) -> None:
+        self.error = self.stage = None
+
+    def stage_event(self, stage_id: str, event: dict[str, Any]) -> None: ...
+
+    def stage_finished(self, stage_id: str, manifest: dict[str, Any], artifact: Path, reused: bool) -> None:
+        self.error = self.stage = None
+
+    def stage_failed(self, stage_id: str, error: BaseException) -> None:
+        self.error, self.stage = error, (stage_id, f"{type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _line_lock(home: Path, name: str, when_busy: str) -> Iterator[bool]:
+    """Hold the lock of one recipe in one home, which the kernel releases if this process dies; False: busy, skip."""
+    path = home / "locks" / f"line-{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(lock)
+            if when_busy == "skip":
+                get_run_logger().warning("recipe %s is being run by %s; this run is skipped", name, holder)
+                yield False
+                return
+            get_run_logger().warning("recipe %s is being run by %s; waiting for its end", name, holder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        lock.write(json.dumps({"flow_run": flow_run.name, "process": os.getpid(), "since": since}))
+        lock.flush()
+        yield True
+
+
+def _holder(lock: TextIO) -> str:
+    lock.seek(0)
+    text = lock.read()
+    if not text:
+        return "another process"
+    holder = json.loads(text)
+    return f"flow run {holder['flow_run']} (process {holder['process']}, since {holder['since']})"

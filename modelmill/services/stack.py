@@ -1,0 +1,253 @@
+"""MILL_HOME and ports → Prefect, MLflow, Ray and the deployments as background processes on loopback, and their end.
+
+A server that the environment names already (PREFECT_API_URL, MLFLOW_TRACKING_URI, RAY_ADDRESS) is used, not started.
+What runs is remembered in `stack/stack.json`, whence other commands take `stack_environment`.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from modelmill.services.processes import (
+    Service,
+    end_all,
+    end_service,
+    free_port,
+    require_port,
+    start_service,
+    wait_until,
+)
+from modelmill.tasks.files import read_json, write_json
+
+START_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One process of the stack: how to start it, how to tell that it works, and what others need to find it."""
+
+    name: str
+    command: list[str]
+    url: str
+    is_healthy: Callable[[], bool]
+    environment: dict[str, str]
+    found_by: dict[str, str]
+
+
+def start_stack(
+    home: Path,
+    *,
+    prefect_port: int = 4200,
+    mlflow_port: int = 5000,
+    ray_port: int = 6379,
+    ray_dashboard_port: int = 8265,
+) -> dict[str, str]:
+    """Start what does not run yet, wait until all of it answers, and return name → address (port 0: any free one).
+
+    Raises:
+        ResourceError: a port is in use, or a part did not start; nothing that this call started is left running.
+    """
+    folder = home / "stack"
+    with locked(folder / "lock"):
+        running = {service.name: service for service in _remembered(home) if service.is_running()}
+        if len(running) == len(_remembered(home)) > 0:
+            return _addresses(home, "already running")
+        _end(home)
+        token = secrets.token_hex(16)
+        ports = _Ports(prefect_port, mlflow_port, ray_port, ray_dashboard_port)
+        try:
+            _start_all(home, token, ports)
+        except BaseException:
+            end_all(token)
+            _forget(home)
+            raise
+        return _addresses(home, "started")
+
+
+def stop_stack(home: Path) -> list[str]:
+    """End what `start_stack` started, also after a crash of it; returns the names of what was ended."""
+    with locked(home / "stack" / "lock"):
+        return _end(home)
+
+
+def stack_environment(home: Path) -> dict[str, str]:
+    """The environment variables by which other processes find the running stack of a home; empty when none runs."""
+    if not all(service.is_running() for service in _remembered(home)):
+        return {}
+    record = home / "stack" / "stack.json"
+    return dict(read_json(record)["environment"]) if record.exists() else {}
+
+
+@dataclass(frozen=True)
+class _Ports:
+    prefect: int
+    mlflow: int
+    ray: int
+    ray_dashboard: int
+
+
+def _start_all(home: Path, token: str, ports: _Ports) -> None:
+    """Start the servers side by side, then the deployments, which need them."""
+    parts = []
+    if "PREFECT_API_URL" not in os.environ:
+        parts.append(_prefect(_checked_port(ports.prefect, "Prefect's server", "--prefect-port")))
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        parts.append(_mlflow(home, _checked_port(ports.mlflow, "MLflow's server", "--mlflow-port")))
+    if "RAY_ADDRESS" not in os.environ:
+        ray_port = _checked_port(ports.ray, "the Ray head", "--ray-port")
+        parts.append(_ray(home, ray_port, _checked_port(ports.ray_dashboard, "Ray's page", "--ray-dashboard-port")))
+    environment = {name: value for part in parts for name, value in part.found_by.items()}
+    services: list[Service] = []
+    with locked(mlflow_lock(home)):
+        for part in parts:
+            services.append(_start(home, token, part, environment))
+            _remember(home, token, services, environment)
+        for part, service in zip(parts, services, strict=True):
+            wait_until(service, part.is_healthy, START_SECONDS)
+    deployments = _deployments(environment.get("PREFECT_API_URL") or os.environ["PREFECT_API_URL"])
+    services.append(_start(home, token, deployments, environment))
+    _remember(home, token, services, environment)
+    wait_until(services[-1], deployments.is_healthy, START_SECONDS)
+
+
+def _start(home: Path, token: str, part: _Part, environment: dict[str, str]) -> Service:
+    log = home / "stack" / f"{part.name}.log"
+    variables = environment | {"MILL_HOME": str(home), "PREFECT_LOGGING_LEVEL": "INFO"} | part.environment
+    return start_service(part.name, part.command, part.url, log, variables, token)
+
+
+def _checked_port(port: int, what: str, option: str) -> int:
+    if port == 0:
+        return free_port()
+    require_port(port, what, option)
+    return port
+
+
+def _prefect(port: int) -> _Part:
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    return _Part("prefect", command, url, lambda: _answers(f"{url}/api/health"), {}, {"PREFECT_API_URL": f"{url}/api"})
+
+
+def _mlflow(home: Path, port: int) -> _Part:
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", mlflow_database(home), "--default-artifact-root", mlflow_artifacts(home)]
+    # Its job runner (for GenAI evaluation) would add three idle processes.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return _Part("mlflow", command, url, lambda: _answers(f"{url}/health"), environment, {"MLFLOW_TRACKING_URI": url})
+
+
+def _ray(home: Path, port: int, dashboard_port: int) -> _Part:
+    url = f"http://127.0.0.1:{dashboard_port}"
+    options = {
+        "--node-ip-address": "127.0.0.1",
+        "--port": port,
+        "--dashboard-host": "127.0.0.1",
+        "--dashboard-port": dashboard_port,
+        # Two stacks on one machine must not meet at these fixed ports of Ray.
+        "--ray-client-server-port": free_port(),
+        "--dashboard-agent-listen-port": free_port(),
+        "--object-store-memory": 200_000_000,
+        "--include-log-monitor": "false",
+        "--temp-dir": _ray_folder(home),
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command += [str(item) for pair in options.items() for item in pair]
+    address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
+    return _Part("ray", command, url, lambda: _answers(f"{url}/api/gcs_healthz"), {}, address)
+
+
+def _ray_folder(home: Path) -> Path:
+    """Ray's sockets lie here; a path under MILL_HOME could pass the 107 bytes that a socket's path may have."""
+    name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"mill-ray-{name}"
+
+
+def _deployments(api_url: str) -> _Part:
+    command = [sys.executable, "-m", "modelmill.flows.deployments"]
+    return _Part("deployments", command, api_url.removesuffix("/api"), lambda: _is_served(api_url), {}, {})
+
+
+def _is_served(api_url: str) -> bool:
+    """The deployment of the line is marked ready when the process that serves it has asked for work."""
+    try:
+        found = httpx.get(f"{api_url}/deployments/name/line/line", timeout=10)
+    except httpx.HTTPError:
+        return False
+    return found.status_code == 200 and found.json()["status"] == "READY"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def mlflow_database(home: Path) -> str:
+    """The embedded MLflow database."""
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+def mlflow_artifacts(home: Path) -> str:
+    """Where runs of the embedded MLflow keep their files."""
+    return (home / "mlflow-artifacts").as_uri()
+
+
+def mlflow_lock(home: Path) -> Path:
+    """Held while the embedded MLflow database may be created: two processes that create it at once both fail."""
+    return home / "locks" / "mlflow.lock"
+
+
+def _remember(home: Path, token: str, services: list[Service], environment: dict[str, str]) -> None:
+    listed = [service.as_dict() for service in services]
+    write_json(home / "stack" / "stack.json", {"token": token, "services": listed, "environment": environment})
+
+
+def _remembered(home: Path) -> list[Service]:
+    record = home / "stack" / "stack.json"
+    return [Service(**service) for service in read_json(record)["services"]] if record.exists() else []
+
+
+def _end(home: Path) -> list[str]:
+    services = _remembered(home)
+    if not services:
+        return []
+    # The deployments go first: they pause their schedules, for which they need Prefect.
+    for service in reversed(services):
+        end_service(service, seconds=30)
+    end_all(read_json(home / "stack" / "stack.json")["token"])
+    _forget(home)
+    return [service.name for service in services]
+
+
+def _forget(home: Path) -> None:
+    (home / "stack" / "stack.json").unlink(missing_ok=True)
+    shutil.rmtree(_ray_folder(home), ignore_errors=True)
+
+
+def _addresses(home: Path, state: str) -> dict[str, str]:
+    record: dict[str, Any] = read_json(home / "stack" / "stack.json")
+    addresses = {service["name"]: service["url"] for service in record["services"]}
+    return {"stack": state} | addresses | {"logs": str(home / "stack")}
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file lock that the kernel releases when its holder dies; wait while another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
