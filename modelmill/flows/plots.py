@@ -1,0 +1,136 @@
+"""Figures of a line → SVG plots as data URIs, which a page can hold without any other file."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which people who see colours differently can tell apart.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+}
+
+
+def svg_uri(figure: Figure) -> str:
+    """A figure as an SVG data URI; closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return _uri(buffer.getvalue())
+
+
+def file_uri(path: Path) -> str:
+    """An SVG file as a data URI."""
+    return _uri(path.read_bytes())
+
+
+def _uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def loss_curve(stages: list[dict[str, Any]]) -> str:
+    """Training and held-out loss of all stages over the tokens of the whole line, and the learning rate below."""
+    with plt.rc_context(_STYLE):
+        figure, (top, bottom) = plt.subplots(
+            2, 1, figsize=(8.4, 5.2), sharex=True, gridspec_kw={"height_ratios": [3, 1]}
+        )
+        start = 0
+        for index, stage in enumerate(stages):
+            start = _draw_stage(top, bottom, stage, start, COLOURS[index % len(COLOURS)])
+        top.set_ylabel("loss (nats per token)")
+        top.legend(frameon=False, title="line: training, dots: held-out")
+        bottom.set_ylabel("learning rate")
+        bottom.set_xlabel("tokens seen (millions)")
+        bottom.set_ylim(bottom=0)
+        return svg_uri(figure)
+
+
+def _draw_stage(top: Any, bottom: Any, stage: dict[str, Any], start: int, colour: str) -> int:
+    """Draw one stage from the token at which it begins; returns where it ends."""
+    trained = [line for line in stage["lines"] if "loss" in line]
+    held = [line for line in stage["lines"] if "validation_loss" in line]
+    x = [(start + line["tokens"]) / 1e6 for line in trained]
+    label = f"{stage['id']}, {stage['training'].get('sequence_length', '?')} tokens a row"
+    top.plot(x, [line["loss"] for line in trained], color=colour, linewidth=1.4, label=label)
+    held_x = [(start + line["tokens"]) / 1e6 for line in held]
+    top.plot(
+        held_x, [line["validation_loss"] for line in held], "o", color=colour, markersize=5, markeredgecolor="white"
+    )
+    bottom.plot(x, [line["learning_rate"] for line in trained], color=colour, linewidth=1.6)
+    end = start + max([line["tokens"] for line in stage["lines"]], default=0)
+    for axes in (top, bottom):
+        axes.axvline(end / 1e6, color="#888", linewidth=0.6, linestyle=":")
+    return end
+
+
+def needle_map(model: dict[str, Any]) -> str:
+    """Share of hidden facts that a model found, by context length and depth."""
+    cells = model["needle"]
+    lengths, depths = sorted({cell["length"] for cell in cells}), sorted({cell["depth"] for cell in cells})
+    grid = [
+        [
+            next(
+                (cell["accuracy"] for cell in cells if (cell["length"], cell["depth"]) == (length, depth)), float("nan")
+            )
+            for length in lengths
+        ]
+        for depth in depths
+    ]
+    with plt.rc_context(_STYLE | {"axes.grid": False}):
+        figure, axes = plt.subplots(figsize=(0.9 + 0.75 * len(lengths), 1.1 + 0.42 * len(depths)))
+        axes.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+        axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
+        axes.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
+        axes.set_xlabel("context (tokens)")
+        axes.set_ylabel("depth of the fact")
+        axes.set_title(model["id"], fontsize=10)
+        for row, values in enumerate(grid):
+            for column, value in enumerate(values):
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.0%}",
+                    ha="center",
+                    va="center",
+                    color="black" if value > 0.5 else "white",
+                    fontsize=8,
+                )
+        return svg_uri(figure)
+
+
+def alignment(steps: list[dict[str, Any]]) -> str:
+    """Verified accuracy on held-out prompts by step, with 95 % intervals."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(8.4, 3.2))
+        x = range(len(steps))
+        accuracy = [step["accuracy"] for step in steps]
+        below = [step["accuracy"] - step["low"] for step in steps]
+        above = [step["high"] - step["accuracy"] for step in steps]
+        axes.errorbar(x, accuracy, yerr=[below, above], fmt="o-", color=COLOURS[0], capsize=4, linewidth=1.4)
+        for position, step in enumerate(steps):
+            axes.annotate(
+                f"{step['accuracy']:.3f}",
+                (position, step["high"]),
+                textcoords="offset points",
+                xytext=(0, 5),
+                ha="center",
+                fontsize=9,
+            )
+        axes.set_xticks(list(x), [str(step["step"]) for step in steps], rotation=0 if len(steps) < 9 else 30)
+        axes.set_ylim(0, min(1.08, max(step["high"] for step in steps) * 1.15 + 0.02))
+        axes.set_ylabel("verified accuracy")
+        return svg_uri(figure)

@@ -1,0 +1,75 @@
+"""The stages of a line's newest run → one self-contained HTML page for people."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from modelmill.flows import plots, report_data
+from modelmill.flows.report_data import StageView
+from modelmill.tasks.files import atomic_path
+
+__all__ = ["StageView", "write_report"]
+
+
+def write_report(stages: list[StageView], path: Path, record: dict[str, Any]) -> Path:
+    """Write the page. `record` is what the store remembers of the run; sections without an artifact are left out."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("modelmill.flows"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["number"] = lambda value: f"{value:,.0f}"
+    page = environment.get_template("report.html").render(**page_values(stages, record))
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def page_values(stages: list[StageView], record: dict[str, Any]) -> dict[str, Any]:
+    """All that the template shows."""
+    scorecard, steps, curves = (
+        report_data.scorecard(stages),
+        report_data.align_steps(stages),
+        report_data.curves(stages),
+    )
+    needles = [model for model in (scorecard or {}).get("models", []) if model.get("needle")]
+    return {
+        "name": record["name"],
+        "description": record["recipe"].get("description", ""),
+        "date": time.strftime("%d %B %Y, %H:%M", time.localtime(record["time"])),
+        "links": {key: value for key, value in record.get("links", {}).items() if value.startswith("http")},
+        "stages": stages,
+        "seconds": sum(stage.seconds or 0 for stage in stages),
+        "peak_memory": max((stage.peak_memory_bytes or 0 for stage in stages), default=0),
+        "verdict": verdict(steps, curves),
+        "waivers": report_data.waivers(stages),
+        "funnel": report_data.funnel(stages),
+        "forecast": report_data.forecast(stages),
+        "plots": [(stage, title, plots.file_uri(path)) for stage, title, path in report_data.plots(stages)],
+        "loss_curve": plots.loss_curve(curves) if curves else None,
+        "needles": [(model["id"], plots.needle_map(model)) for model in needles],
+        "alignment": plots.alignment(steps) if steps else None,
+        "scorecard": scorecard,
+        "tasks": sorted({name for model in (scorecard or {}).get("models", []) for name in model.get("tasks") or {}}),
+        "domains": sorted(
+            {name for model in (scorecard or {}).get("models", []) for name in model.get("bits_per_byte", {})}
+        ),
+        "samples": report_data.samples(stages),
+    }
+
+
+def verdict(steps: list[dict[str, Any]], curves: list[dict[str, Any]]) -> list[str]:
+    """The outcome in a sentence or two."""
+    sentences = []
+    held = [line["validation_loss"] for stage in curves for line in stage["lines"] if "validation_loss" in line]
+    if held:
+        sentences.append(f"Held-out loss went from {held[0]:.2f} to {held[-1]:.2f} nats per token.")
+    if steps:
+        base, best = steps[0], max(steps, key=lambda step: step["accuracy"])
+        first, last = _with_interval(base), _with_interval(best)
+        sentences.append(f"Verified accuracy on held-out prompts went from {first} to {last}.")
+    return sentences
+
+
+def _with_interval(step: dict[str, Any]) -> str:
+    return f"{step['accuracy']:.1%} ({step['low']:.1%} to {step['high']:.1%})"
