@@ -17,34 +17,35 @@ def chat(
     model: Path | None = None,
     *,
     url: str | None = None,
-    name: str | None = None,
-    settings: ChatSettings | None = None,
+    system: str | None = None,
+    temperature: float = 0.0,
+    max_tokens: int | None = None,
     source: TextIO | None = None,
     console: Console | None = None,
 ) -> None:
     """Talk with a model folder (or an artifact that holds one), or with the server at `url`.
 
     In a terminal it is a conversation; where the input is a pipe or a file, all of it is one message, and only the
-    reply is printed.
+    reply is printed. Temperature 0 takes the most likely token each time.
 
     Raises:
         InputError: no such model, no chat template, nothing to read, a message that is too long.
         ResourceError: the server does not answer.
     """
-    settings = settings or ChatSettings()
+    settings = ChatSettings(system, temperature, max_tokens)
     source = source or sys.stdin
     assert source is not None
     console = console or Console()
     if source.isatty():
         with console.status("loading the model"):
-            chat_model = open_chat_model(model, url, name)
+            chat_model = open_chat_model(model, url)
         console.print(Text(f"{chat_model.name}  ·  {HELP}", style="dim"))
         converse(chat_model, settings, console)
     else:
         message = source.read().strip()
         if not message:
             raise InputError('nothing to answer: the input is empty. Try: echo "2+3=" | mill chat')
-        answer(open_chat_model(model, url, name), [*opening(settings), user(message)], settings, console)
+        answer(open_chat_model(model, url), [*opening(settings), user(message)], settings, console)
 
 
 def converse(model: ChatModel, settings: ChatSettings, console: Console) -> None:

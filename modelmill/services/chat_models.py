@@ -119,9 +119,9 @@ class TooLongError(InputError):
 class ServedModel:
     """A model behind an OpenAI-compatible server such as the one that `mill serve` starts."""
 
-    def __init__(self, url: str, name: str | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
-        self.name = name or self._first_model()
+        self.name = self._first_model()
 
     def reply(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:
         *rest, last = shortened(messages)
@@ -204,10 +204,10 @@ def shortened(messages: list[Message]) -> Iterator[list[Message]]:
         yield [*system, *turns]
 
 
-def open_chat_model(model: Path | None, url: str | None, name: str | None = None) -> ChatModel:
+def open_chat_model(model: Path | None, url: str | None) -> ChatModel:
     """The server at `url` if one is given, otherwise the model folder in this process."""
     if url is not None:
-        return ServedModel(url, name)
+        return ServedModel(url)
     if model is None:
         raise InputError("nothing to talk with; give a model folder, or the address of a server")
     return LocalModel(find_model_folder(model))
