@@ -122,6 +122,11 @@ def test_the_page_in_a_browser(server: Server) -> None:
                 timeout=60_000,
             )
         assert page.locator(".error").count() == 0
+        page.fill("#input", "the")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".assistant.writing")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("text=stopped")
         page.click("#theme")
         assert page.get_attribute("html", "data-theme") == "dark"
         page.click("#reset")
