@@ -11,7 +11,8 @@ from modelmill.tasks.clean.languages import LanguageTraits
 from modelmill.tasks.clean.verdict import Verdict, above, below, ratio
 from modelmill.tasks.text.characters import LETTER, LINE_END, SPACE, SYMBOL, classes
 from modelmill.tasks.text.flat import Characters
-from modelmill.tasks.text.words import Words, hash_word
+from modelmill.tasks.text.hashing import hash_word
+from modelmill.tasks.text.words import Words
 
 MAX_STOP_WORDS = 32
 

@@ -20,6 +20,9 @@ from modelmill.tasks.text.flat import characters, slices, string_array
 from modelmill.tasks.text.words import words
 
 
+_ROW = "__row__"
+
+
 @dataclass(frozen=True)
 class Cleaned:
     """What the rules made of a table. `dropped` has the column reason; `redacted` counts personal data by kind."""
@@ -33,7 +36,8 @@ def clean_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
     """Kept and dropped rows of a table with `text` and, if it has them, `url`.
 
     Kept rows keep all columns and their order, get language and language_score, and their text is edited (lines
-    removed, personal data replaced). Dropped rows have their text as it came, and `reason`.
+    removed, personal data replaced). Dropped rows keep
+    their order too, have their text as it came, and `reason`.
     """
     cleaned = clean_table(table, config)
     return cleaned.kept, cleaned.dropped
@@ -42,15 +46,16 @@ def clean_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
 def clean_table(table: pa.Table, config: Config) -> Cleaned:
     """`clean_rows` with the counts of what was redacted."""
     parts = [_clean_slice(piece, config) for piece in slices(table, "text")] or [_clean_slice(table, config)]
-    return Cleaned(
-        pa.concat_tables([part.kept for part in parts]),
-        pa.concat_tables([part.dropped for part in parts]),
-        merged_counts([part.redacted for part in parts]),
-    )
+    text_type = table.schema.field("text").type
+    kept = pa.concat_tables([part.kept for part in parts])
+    dropped = pa.concat_tables([part.dropped for part in parts])
+    redacted = merged_counts([part.redacted for part in parts])
+    return Cleaned(_with_text(kept, kept["text"], text_type), _with_text(dropped, dropped["text"], text_type), redacted)
 
 
 def _clean_slice(table: pa.Table, config: Config) -> Cleaned:
-    table = with_language(_with_text(table, table["text"]))
+    numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
+    table = with_language(_with_text(numbered, numbered["text"]))
     origin = Verdict(table.num_rows)
     if config.url.enabled and "url" in table.column_names:
         origin.include(url_verdict(table["url"], config.url))
@@ -62,7 +67,8 @@ def _clean_slice(table: pa.Table, config: Config) -> Cleaned:
     if config.personal_data.enabled:
         column, redacted = redact(table["text"], config.personal_data)
         table = _with_text(table, column)
-    return Cleaned(table, pa.concat_tables([dropped_by_origin, dropped_by_words, dropped_by_lines]), redacted)
+    dropped = pa.concat_tables([dropped_by_origin, dropped_by_words, dropped_by_lines]).sort_by(_ROW)
+    return Cleaned(table.drop_columns(_ROW), dropped.drop_columns(_ROW), redacted)
 
 
 def _document_verdict(table: pa.Table, config: Config) -> Verdict:
@@ -102,5 +108,5 @@ def _traits(table: pa.Table) -> list[LanguageTraits]:
     return [traits(language) for language in table["language"].to_pylist()]
 
 
-def _with_text(table: pa.Table, column: pa.ChunkedArray | pa.Array) -> pa.Table:
-    return table.set_column(table.column_names.index("text"), "text", column.cast(pa.large_string()))
+def _with_text(table: pa.Table, column: pa.ChunkedArray | pa.Array, text_type: pa.DataType | None = None) -> pa.Table:
+    return table.set_column(table.column_names.index("text"), "text", column.cast(text_type or pa.large_string()))

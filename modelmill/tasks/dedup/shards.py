@@ -105,7 +105,7 @@ def _with_texts(table: pa.Table, present: NDArray[np.int64], column: pa.Array) -
     position[present] = np.arange(len(present))
     absent = np.ones(table.num_rows, bool)
     absent[present] = False
-    texts = column.take(pa.array(position, mask=absent))
+    texts = column.take(pa.array(position, mask=absent)).cast(table.schema.field("text").type)
     return table.set_column(table.column_names.index("text"), "text", texts)
 
 

@@ -16,17 +16,16 @@ from modelmill.tasks.text import characters as classed
 from modelmill.tasks.text.characters import HYPHEN, ICON, LETTER, LOWER, PREFIX, QUOTE, SINGLE, SPACE, SUFFIX, UPPER
 from modelmill.tasks.text.exceptions import exception_table
 from modelmill.tasks.text.flat import Characters
+from modelmill.tasks.text.hashing import stretch_hashes
 
 DIGIT = classed.DIGIT
-HASH_SEED = np.uint64(0xCBF29CE484222325)
-HASH_FACTOR = np.uint64(0x100000001B3)
 
 
 @dataclass(frozen=True)
 class Words:
     """Words of several rows: those of row i are `offsets[i]` to `offsets[i + 1]`.
 
-    starts, ends: positions in the code points. hashes: FNV-1a over the code points, mixed.
+    starts, ends: positions in the code points. hashes: of the code points of each (see hashing.py).
     """
 
     starts: NDArray[np.int64]
@@ -43,26 +42,7 @@ class Words:
 def words(texts: Characters) -> Words:
     """Cut texts into words."""
     starts, ends, offsets = _cut_rows(texts.codes, texts.offsets, classed.classes(), *exception_table())
-    return Words(starts, ends, _hashes(texts.codes, starts, ends), offsets)
-
-
-def hash_word(word: str) -> int:
-    """The hash that `words` gives to this word."""
-    codes = np.array([ord(character) for character in word], np.uint32)
-    return int(_hashes(codes, np.array([0]), np.array([len(codes)]))[0])
-
-
-@njit(cache=True, nogil=True)
-def _hashes(codes, starts, ends):
-    hashes = np.empty(len(starts), np.uint64)
-    for word in range(len(starts)):
-        value = HASH_SEED
-        for i in range(starts[word], ends[word]):
-            value = (value ^ np.uint64(codes[i])) * HASH_FACTOR
-        value ^= value >> np.uint64(32)
-        value *= np.uint64(0x9E3779B97F4A7C15)
-        hashes[word] = value ^ (value >> np.uint64(29))
-    return hashes
+    return Words(starts, ends, stretch_hashes(texts.codes, starts, ends), offsets)
 
 
 @njit(cache=True, nogil=True)
