@@ -1,5 +1,6 @@
 """Conversations and a chat template → token ids with a mask of the assistant's tokens, checked against a contract."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,7 +55,7 @@ def open_chat_format(folder: Path) -> ChatFormat:
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     template = tokenizer.chat_template
-    if not template or "generation" not in template:
+    if not template or not re.search(r"{%-?\s*generation", template):
         raise ContractError(
             f"the tokenizer in {folder} has no chat template with {{% generation %}} marks; expected one, since "
             "without the marks the loss would also count the user's words. Rerun tokenize."

@@ -1,7 +1,7 @@
 """Random numbers and a difficulty → a problem, one function a family.
 
-Difficulty 1 suits models of a few million parameters.
-Letters stand apart and numbers are small, so that what is measured is the task and not the tokenizer.
+Difficulty 1 suits models of a few million parameters: three digits at a time, which any tokenizer that keeps digits
+single sees as three tokens. From difficulty 2 on rows are longer and may be of letters.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,102 +9,96 @@ from random import Random
 
 from modelmill.tasks.verify.problem import Generator, Problem
 
+_DIGITS = "0123456789"
 _LETTERS = "abcdefghkmnprstw"
-_LETTER = "[A-Za-z]"
 
 
 def arithmetic(rng: Random, difficulty: int) -> Problem:
-    """Sums and differences of `difficulty` + 1 terms; no running total leaves 0..10 * difficulty - 1."""
-    limit = 10 * difficulty
+    """Sums and differences of `difficulty` + 2 terms; no running total leaves 0..9 (then 0..99, 0..999, ...)."""
+    limit = 10**difficulty
     total = rng.randrange(limit)
     expression = str(total)
-    for _ in range(difficulty):
+    for _ in range(difficulty + 1):
         if rng.random() < 0.5:
             term = rng.randint(0, limit - 1 - total)
-            total, expression = total + term, f"{expression} + {term}"
+            total, expression = total + term, f"{expression}+{term}"
         else:
             term = rng.randint(0, total)
-            total, expression = total - term, f"{expression} - {term}"
-    wording = rng.choice(("Compute {}.", "What is {}?", "Work out {}."))
-    return Problem("arithmetic", wording.format(expression), str(total), expression, r"-?\d+")
+            total, expression = total - term, f"{expression}-{term}"
+    return Problem("arithmetic", f"Compute {expression}", str(total), expression, r"-?\d+")
 
 
 def sorting(rng: Random, difficulty: int) -> Problem:
-    """Order digits or letters."""
-    length = rng.randint(3, 2 + difficulty)
-    items = _draw(rng, "0123456789" if rng.random() < 0.5 else _LETTERS, length)
+    """Order a row of digits or letters."""
+    items = _row(rng, difficulty)
     falling = rng.random() < 0.5
-    order = "descending" if falling else "ascending"
-    answer = " ".join(sorted(items, reverse=falling))
-    prompt = f"Sort in {order} order: {' '.join(items)}"
-    return Problem("sorting", prompt, answer, f"{order} {' '.join(items)}", rf"\w( \w){{{length - 1}}}")
+    answer = "".join(sorted(items, reverse=falling))
+    name = "Sort down" if falling else "Sort up"
+    return Problem("sorting", f"{name}: {items}", answer, f"{name} {items}", rf"\w{{{len(items)}}}")
 
 
 def counting(rng: Random, difficulty: int) -> Problem:
-    """Count one letter, or all items."""
-    length = rng.randint(2, 3 + difficulty)
-    few = rng.sample(_LETTERS, 3)
-    items = [rng.choice(few) for _ in range(length)]
-    if rng.random() < 0.3:
-        return Problem(
-            "counting", f"How many letters: {' '.join(items)}", str(length), f"all {' '.join(items)}", r"\d+"
-        )
+    """Count one digit or letter in a row that has only a few different ones."""
+    pool = rng.choice(_pools(difficulty))
+    few = rng.sample(pool, 2)
+    items = "".join(rng.choice(few) for _ in range(2 + difficulty))
     wanted = rng.choice(few)
-    prompt = f"How many {wanted} in: {' '.join(items)}"
-    return Problem("counting", prompt, str(items.count(wanted)), f"{wanted} {' '.join(items)}", r"\d+")
+    return Problem("counting", f"Count {wanted} in {items}", str(items.count(wanted)), f"{wanted} in {items}", r"\d+")
 
 
 def edits(rng: Random, difficulty: int) -> Problem:
-    """Change a row of letters."""
-    items = _draw(rng, _LETTERS, rng.randint(2, 2 + difficulty))
+    """Change a row of digits or letters."""
+    items = _row(rng, difficulty)
     name, edit = rng.choice(_EDITS)
-    before, after = " ".join(items), " ".join(edit(items))
-    return Problem("edits", f"{name}: {before}", after, f"{name} {before}", rf"{_LETTER}( {_LETTER})*")
+    return Problem("edits", f"{name}: {items}", edit(items), f"{name} {items}", r"\w+")
 
 
-_EDITS: Sequence[tuple[str, Callable[[list[str]], list[str]]]] = (
+_EDITS: Sequence[tuple[str, Callable[[str], str]]] = (
     ("Copy", lambda items: items),
     ("Reverse", lambda items: items[::-1]),
-    ("Remove the first letter", lambda items: items[1:]),
-    ("Remove the last letter", lambda items: items[:-1]),
-    ("Write the last letter twice", lambda items: [*items, items[-1]]),
-    ("Write in capitals", lambda items: [item.upper() for item in items]),
+    ("First", lambda items: items[0]),
+    ("Last", lambda items: items[-1]),
+    ("Remove first", lambda items: items[1:]),
+    ("Remove last", lambda items: items[:-1]),
 )
 
 
 def formats(rng: Random, difficulty: int) -> Problem:
-    """Write given letters in a given form."""
-    items = _draw(rng, _LETTERS, rng.randint(1, 1 + difficulty))
-    name, template, form = rng.choice(_FORMATS)
-    spoken = " and ".join(items)
-    answer = template.format(comma=", ".join(items), dash=" - ".join(items), lines="; ".join(items))
-    return Problem("formats", f"Write {spoken} {name}.", answer, f"{name} {spoken}", form)
+    """Write a row in a given form."""
+    items = _row(rng, difficulty)
+    name, template, separator, form = rng.choice(_FORMATS)
+    answer = template.format(separator.join(items))
+    return Problem("formats", f"{name}: {items}", answer, f"{name} {items}", form)
 
 
-_FORMATS: Sequence[tuple[str, str, str]] = (
-    ("in brackets", "[{comma}]", r"\[[^\]]*\]"),
-    ("as a call of f", "f({comma})", r"f\([^)]*\)"),
-    ("joined by dashes", "- {dash} -", r"- .* -"),
-    ("as an answer", "Answer: {comma}", r"Answer: .*"),
-    ("between stars", "* {lines} *", r"\* .* \*"),
+_FORMATS: Sequence[tuple[str, str, str, str]] = (
+    ("List", "[{}]", ", ", r"\[[^\]]*\]"),
+    ("Tuple", "({})", ", ", r"\([^)]*\)"),
+    ("Call f", "f({})", ", ", r"f\([^)]*\)"),
+    ("String", "'{}'", "", r"'.*'"),
+    ("Return", "return {}", "", r"return .*"),
 )
 
 
 def python(rng: Random, difficulty: int) -> Problem:
     """The value of a Python expression over a short list."""
-    items = [rng.randrange(10) for _ in range(rng.randint(2, 2 + difficulty))]
-    template = rng.choice(_EXPRESSIONS)
-    expression = template.format(items=items, index=rng.randrange(len(items)))
+    items = [rng.randrange(10) for _ in range(2 + difficulty)]
+    expression = rng.choice(_EXPRESSIONS).format(items=items, index=rng.randrange(len(items)))
     # The expression is made here from the templates below, so evaluating it is safe.
     value = eval(expression, {"__builtins__": {}}, {"len": len, "max": max, "min": min, "sorted": sorted})
-    return Problem("python", f"Evaluate {expression}", repr(value), expression, r"\d+|\[[\d,]*\]")
+    return Problem("python", expression, repr(value), expression, r"\d+|\[[\d,]*\]")
 
 
-_EXPRESSIONS = ("len({items})", "max({items})", "min({items})", "sorted({items})", "{items}[{index}]", "{items}[-1]")
+_EXPRESSIONS = ("max({items})", "min({items})", "sorted({items})", "{items}[{index}]", "{items}[:2]", "{items}[1:]")
 
 
-def _draw(rng: Random, pool: str, length: int) -> list[str]:
-    return [rng.choice(pool) for _ in range(length)]
+def _row(rng: Random, difficulty: int) -> str:
+    pool = rng.choice(_pools(difficulty))
+    return "".join(rng.choice(pool) for _ in range(2 + difficulty))
+
+
+def _pools(difficulty: int) -> tuple[str, ...]:
+    return (_DIGITS,) if difficulty == 1 else (_DIGITS, _LETTERS)
 
 
 FAMILIES: dict[str, Generator] = {
