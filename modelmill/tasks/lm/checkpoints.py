@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import atomic_path, read_json, remove_path, write_json
@@ -107,6 +108,7 @@ def export(model: PreTrainedModel, tokenizer_folder: Path, folder: Path) -> None
     """Write a Hugging Face folder (weights, configuration, tokenizer, chat template) that AutoModel and vLLM open."""
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
+        logging.disable_progress_bar()
         model.save_pretrained(temporary)
         for file in sorted(tokenizer_folder.iterdir()):
             shutil.copyfile(file, temporary / file.name)

@@ -100,20 +100,22 @@ def train(
     objective: Objective = next_token_loss,
     validate: Validate | None = None,
     start_tokens: int = 0,
+    end_tokens: int | None = None,
 ) -> TrainReport:
-    """Run the plan from `start_tokens` on (a decay branched off a stable run) or from the workspace's newest state.
+    """Run the plan, or the part of it from `start_tokens` to `end_tokens` (so that a decay can be branched off), or
+    what is left of that after the workspace's newest state.
 
     Raises:
         MillError: the loss is not a number any more.
         SystemExit, KeyboardInterrupt: told to stop; the state is saved, and the same call continues.
     """
     device = str(next(model.parameters()).device)
-    run = _Run(model, optimizer, settings, workspace, journal, label, plan.total_tokens, device)
+    run = _Run(model, optimizer, settings, workspace, journal, label, end_tokens or plan.total_tokens, device)
     with _threads(settings.num_threads), _stop_signal() as stop:
         resumed_at = _resume(run)
         if validate and not run.first:
             run.first = _validate(run, validate)
-        for point in plan.points(first_step=resumed_at, start_tokens=start_tokens):
+        for point in plan.points(resumed_at, start_tokens, end_tokens):
             _step(run, batches.batch(point), point, objective, clip_norm)
             _after_step(run, point, validate)
             if stop:

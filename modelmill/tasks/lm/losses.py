@@ -11,7 +11,7 @@ IGNORE = -100
 """Label of a position that has no loss."""
 
 
-def cross_entropy_sum(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int = 1024) -> Tensor:
+def cross_entropy_sum(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int = 512) -> Tensor:
     """Sum of -log p(label) over the positions with a label: hidden [N, D], head [V, D], labels [N].
 
     The N x V logits exist only `chunk` rows at a time, forward and backward.
@@ -30,11 +30,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         head_gradient = torch.zeros_like(head)
         for rows in kept.split(chunk):
             inputs, targets = hidden[rows], labels[rows, None]
-            logits = (inputs @ head.T).float()
-            normaliser = logits.logsumexp(dim=1, keepdim=True)
-            total += (normaliser - logits.gather(1, targets)).sum()
-            gradient = logits.sub_(normaliser).exp_()
-            gradient.scatter_add_(1, targets, torch.full_like(normaliser, -1.0))
+            logprobs = torch.log_softmax((inputs @ head.T).float(), dim=1)
+            total -= logprobs.gather(1, targets).sum()
+            gradient = logprobs.exp_()
+            gradient.scatter_add_(1, targets, gradient.new_full(targets.shape, -1.0))
             gradient = gradient.to(hidden.dtype)
             hidden_gradient[rows] = gradient @ head
             head_gradient.addmm_(gradient.T, inputs)

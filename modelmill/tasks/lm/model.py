@@ -1,6 +1,6 @@
 """A shape and a seed → an initialised transformers model; a Hugging Face folder → the model in it.
 
-The weights of `Initialisation` depend on the seed and each parameter's name only: not on the order of creation,
+The weights of an initialisation depend on the seed and each parameter's name only: not on the order of creation,
 the number of processes or the device.
 """
 
@@ -14,23 +14,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Dots1Config, LlamaConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
+from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape
-from modelmill.tasks.stage import StageConfig
 
 RESIDUAL_OUTPUT = re.compile(r"\.(o_proj|down_proj)(\.weight)?$")
-
-
-class Initialisation(StageConfig):
-    """Normal distributions by kind of parameter; norms are one, biases zero."""
-
-    std: float = 0.02
-    "Standard deviation of matrices (dots.llm1 0.006; GPT-2 and most Llama-like models 0.02)."
-    scale_residual: bool = True
-    "Divide that of matrices that write into the residual stream by sqrt(2 · layers) [GPT-2]."
-    mup_base_width: int | None = None
-    "muP: std of hidden matrices times sqrt(base width / width) (methods.md §6.1)."
 
 
 def model_config(shape: ModelShape, special_tokens: dict[str, int] | None = None) -> LlamaConfig | Dots1Config:
@@ -69,7 +59,7 @@ def build_model(
     shape: ModelShape,
     *,
     seed: int,
-    initialisation: Initialisation | None = None,
+    initialisation: InitialisationConfig | None = None,
     special_tokens: dict[str, int] | None = None,
     device: str = "cpu",
 ) -> PreTrainedModel:
@@ -77,12 +67,12 @@ def build_model(
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(model_config(shape, special_tokens))
     model.tie_weights()
-    initialise(model, seed, initialisation or Initialisation())
+    initialise(model, seed, initialisation or InitialisationConfig())
     return model.to(torch.device(device)).train()  # pyright: ignore[reportArgumentType]
 
 
 @torch.no_grad()
-def initialise(model: PreTrainedModel, seed: int, initialisation: Initialisation) -> None:
+def initialise(model: PreTrainedModel, seed: int, initialisation: InitialisationConfig) -> None:
     """Draw every parameter from its own generator, seeded by (seed, name)."""
     for name, parameter in model.named_parameters():
         std = _standard_deviation(name, parameter, model.config, initialisation)
@@ -97,7 +87,9 @@ def initialise(model: PreTrainedModel, seed: int, initialisation: Initialisation
             buffer.zero_()
 
 
-def _standard_deviation(name: str, parameter: Tensor, config: Any, initialisation: Initialisation) -> float | None:
+def _standard_deviation(
+    name: str, parameter: Tensor, config: Any, initialisation: InitialisationConfig
+) -> float | None:
     if parameter.ndim < 2:
         return None
     std = initialisation.std
@@ -129,6 +121,7 @@ def load_model(
         changes["rope_parameters"] = {"rope_type": "default", "rope_theta": rope_theta}
     if max_sequence_length is not None:
         changes["max_position_embeddings"] = max_sequence_length
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **changes)
     return model.to(torch.device(device)).train()  # pyright: ignore[reportArgumentType]
 
@@ -170,3 +163,12 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tenso
 def output_head(model: PreTrainedModel) -> Tensor:
     """The matrix from hidden states to logits [vocabulary, width]."""
     return model.lm_head.weight  # pyright: ignore
+
+
+def set_context(model: PreTrainedModel, *, rope_theta: float, max_sequence_length: int) -> None:
+    """Give a model another rotary base and more positions, in place."""
+    config: Any = model.config
+    config.rope_parameters = {"rope_type": "default", "rope_theta": rope_theta}
+    config.max_position_embeddings = max_sequence_length
+    rotary: Any = model.model.rotary_emb  # pyright: ignore
+    model.model.rotary_emb = type(rotary)(config=config).to(rotary.inv_freq.device)  # pyright: ignore

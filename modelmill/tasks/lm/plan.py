@@ -122,14 +122,14 @@ class Plan(StageConfig):
             _ramp_value(self.sequence_ramp, tokens, self.sequence_length),
         )
 
-    def points(self, *, first_step: int = 0, start_tokens: int = 0) -> Iterator[StepPoint]:
-        """The steps in order, without those before `first_step` and those that begin before `start_tokens`.
+    def points(self, first_step: int = 0, start_tokens: int = 0, end_tokens: int | None = None) -> Iterator[StepPoint]:
+        """The steps in order from `first_step` on that begin within [start_tokens, end_tokens).
 
         A step's learning rate is that at the middle of its tokens: neither the first step of a warm-up from zero
         nor the last of a decay to zero is wasted.
         """
         tokens = step = first_row = length = 0
-        while tokens < self.total_tokens:
+        while tokens < min(self.total_tokens, end_tokens or self.total_tokens):
             point = self.at(tokens)
             if point.sequence_length != length:
                 length, first_row = point.sequence_length, 0

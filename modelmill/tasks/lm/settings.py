@@ -24,6 +24,17 @@ class OptimizerConfig(StageConfig):
     "muP (methods.md §6.1): learning rate of hidden matrices times base width / width; none: one rate for all."
 
 
+class InitialisationConfig(StageConfig):
+    """Normal distributions by kind of parameter; norms are one, biases zero."""
+
+    std: float = Field(default=0.02, gt=0)
+    "Standard deviation of matrices (dots.llm1 0.006; GPT-2 and most Llama-like models 0.02)."
+    scale_residual: bool = True
+    "Divide that of matrices that write into the residual stream by sqrt(2 · layers) [GPT-2]."
+    mup_base_width: int | None = None
+    "muP: std of hidden matrices times sqrt(base width / width) (methods.md §6.1)."
+
+
 class TrainSettings(StageConfig):
     """What does not belong to the plan: numerics, logging, saving."""
 
@@ -47,3 +58,41 @@ class TrainSettings(StageConfig):
     "Threads of this process; none: what torch finds. One each when several runs share a machine."
     compile: bool = False
     "torch.compile the transformer blocks: 20-45 s, pays back after about a million tokens on a CPU."
+
+
+class NeedleConfig(StageConfig):
+    """Facts hidden in long text and asked for later: training rows and the gate of the extend stage."""
+
+    sentence: str = "The secret number of {key} is {value}."
+    "A fact; the same words up to the value are the question."
+    keys: tuple[str, ...] = (
+        "amber",
+        "basil",
+        "cedar",
+        "coral",
+        "delta",
+        "ember",
+        "fjord",
+        "ginger",
+        "harbor",
+        "indigo",
+        "jasper",
+        "kelp",
+        "lotus",
+        "maple",
+        "nickel",
+        "opal",
+        "pearl",
+        "quartz",
+        "river",
+        "sable",
+        "topaz",
+        "umber",
+        "velvet",
+        "willow",
+    )
+    "What the facts are about."
+    num_digits: int = Field(default=3, gt=0)
+    "Digits of a value: guessing is right in one of 10^digits cases."
+    density: float = Field(default=0.4, gt=0, lt=1)
+    "Training rows only: share of a row's tokens taken by facts and questions."

@@ -1,0 +1,166 @@
+"""Checkpoint and token shards → annealed checkpoint: learning rate to zero, last weights against their average."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from modelmill.tasks.anneal.config import Config
+from modelmill.tasks.files import read_json
+from modelmill.tasks.journal import Journal
+from modelmill.tasks.lm.artifact import read_training, training_facts, write_checkpoint
+from modelmill.tasks.lm.checkpoints import average_weights, load_moments, set_weights, snapshots
+from modelmill.tasks.lm.data import RowBatches, TokenFolder, document_mixture, open_tokens
+from modelmill.tasks.lm.engine import Validate, train
+from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
+from modelmill.tasks.lm.model import load_model
+from modelmill.tasks.lm.needle import NeedleRows
+from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.rows import MixtureRows
+from modelmill.tasks.lm.settings import TrainSettings
+from modelmill.tasks.stage import StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Anneal in one process, report last against average."""
+    figures = context.pool.run(
+        anneal,
+        {
+            "config": context.config,
+            "checkpoint": context.latest("checkpoint").path,
+            "tokens_folder": context.latest("tokens").path,
+            "workspace": context.workspace / "anneal",
+            "output": context.output,
+            "journal": context.journal,
+            "device": context.device,
+        },
+        "anneal",
+    )
+    return result(figures, read_json(context.output / "training.json"))
+
+
+def anneal(
+    config: Config,
+    checkpoint: Path,
+    tokens_folder: Path,
+    workspace: Path,
+    output: Path,
+    journal: Journal,
+    device: str,
+) -> dict[str, float]:
+    """Decay, average, keep, write the checkpoint; return the figures that depend on the machine."""
+    tokens = open_tokens(tokens_folder)
+    earlier = read_training(checkpoint, tokens)
+    plan = decay_plan(config, earlier)
+    model = load_model(checkpoint / "model", device=device)
+    optimizer = build_optimizer(model, config.optimizer)
+    load_moments(checkpoint / "optimizer.safetensors", model, optimizer)
+    common_length = earlier.get("validation_sequence_length", earlier["sequence_length"])
+    held_out = validation_set(
+        tokens, sequence_length=common_length, max_tokens_per_domain=config.validation_tokens_per_domain
+    )
+    validate = validation_metrics(held_out)
+    report = train(
+        model,
+        optimizer,
+        plan,
+        RowBatches(anneal_rows(config, tokens)),
+        snapshot_settings(config, plan),
+        clip_norm=config.optimizer.clip_norm,
+        workspace=workspace,
+        journal=journal,
+        label="anneal",
+        validate=validate,
+    )
+    last = report.last
+    choice = keep_weights(model, snapshots(workspace / "snapshots"), last, validate, config)
+    report.last = choice["figures"]
+    training = (
+        earlier
+        | training_facts(
+            report,
+            learning_rate=plan.schedule.learning_rate * config.final_ratio,
+            sequence_length=plan.sequence_length,
+            rope_theta=earlier["rope_theta"],
+        )
+        | {"tokens_seen": earlier["tokens_seen"] + report.tokens, "validation_sequence_length": common_length}
+        | {"last_loss": last["validation_loss"], "average_loss": choice["average_loss"]}
+        | {"kept": choice["kept"], "averaged_checkpoints": choice["averaged"]}
+    )
+    write_checkpoint(output, model, optimizer, tokens, training, report.curve)
+    return {"tokens_per_second": report.tokens_per_second, "training_seconds": report.seconds}
+
+
+def decay_plan(config: Config, earlier: dict[str, Any]) -> Plan:
+    """The whole run is decay."""
+    length = config.sequence_length or earlier["sequence_length"]
+    return Plan(
+        total_tokens=config.total_tokens,
+        batch_tokens=config.batch_tokens or 2 * length,
+        sequence_length=length,
+        schedule=Schedule(
+            kind="wsd",
+            learning_rate=config.learning_rate or earlier["learning_rate"],
+            decay_tokens=config.total_tokens,
+            decay_shape=config.decay_shape,
+            final_ratio=config.final_ratio,
+        ),
+    )
+
+
+def snapshot_settings(config: Config, plan: Plan) -> TrainSettings:
+    """Snapshots evenly over the last part of the decay."""
+    span = config.average_share * plan.total_tokens
+    every = max(int(span / config.average_checkpoints), plan.batch_tokens)
+    return config.train.model_copy(
+        update={"snapshot_every_tokens": every, "snapshot_from_tokens": int(plan.total_tokens - span)}
+    )
+
+
+def anneal_rows(config: Config, tokens: TokenFolder) -> MixtureRows:
+    """The best data, and some rows with facts."""
+    documents = document_mixture(tokens, seed=config.seed, weights=config.mixture, packing=config.packing)
+    sources = {"documents": documents, "needles": NeedleRows(tokens, config.needles, seed=config.seed)}
+    shares = {"documents": 1 - config.needle_share, "needles": config.needle_share}
+    return MixtureRows(sources, shares, seed=config.seed)
+
+
+def keep_weights(
+    model: PreTrainedModel, files: list[Path], last: dict[str, float], validate: Validate, config: Config
+) -> dict[str, Any]:
+    """Leave the chosen weights in the model: the last ones or the average of the snapshots."""
+    kept_files = files[-config.average_checkpoints :]
+    last_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    set_weights(model, average_weights(kept_files))
+    average = validate(model)
+    wanted = config.keep
+    if wanted == "better":
+        wanted = "average" if average["validation_loss"] < last["validation_loss"] else "last"
+    if wanted == "last":
+        model.load_state_dict(last_weights)
+    return {
+        "kept": wanted,
+        "figures": average if wanted == "average" else last,
+        "average_loss": average["validation_loss"],
+        "averaged": len(kept_files),
+    }
+
+
+def result(figures: dict[str, float], training: dict[str, Any]) -> StageResult:
+    """Counts, metrics and the comparison of last and average."""
+    before, after = training["validation_loss_before"], training["validation_loss"]
+    summary = (
+        f"Held-out loss {before:.4f} → {after:.4f} over {training['tokens']:,} tokens.\n\n"
+        f"| weights | held-out loss |\n|---|---|\n| last | {training['last_loss']:.4f} |\n"
+        f"| average of {training['averaged_checkpoints']} | {training['average_loss']:.4f} |\n\n"
+        f"Kept: {training['kept']}."
+    )
+    names = ("validation_loss", "validation_bits_per_byte", "last_loss", "average_loss")
+    return StageResult(
+        rows_in=training["tokens"],
+        rows_out=training["tokens"],
+        unit="tokens",
+        metrics={"validation_loss_before": before, **{name: training[name] for name in names}, **figures},
+        summary=summary,
+    )

@@ -1,0 +1,75 @@
+"""A trained model and its facts ↔ the folder of a checkpoint artifact.
+
+model/                  Hugging Face folder with tokenizer and chat template
+optimizer.safetensors   moments, for the next training stage
+training.json           what was done and measured, without times
+curve.jsonl             loss and learning rate by step
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from modelmill.tasks.errors import ContractError
+from modelmill.tasks.files import read_json, write_json
+from modelmill.tasks.lm.checkpoints import export, save_moments, write_curve
+from modelmill.tasks.lm.data import TokenFolder
+from modelmill.tasks.lm.engine import TrainReport
+from modelmill.tasks.lm.model import read_shape
+
+
+def write_checkpoint(
+    output: Path,
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    tokens: TokenFolder,
+    training: dict[str, Any],
+    curve: Sequence[dict[str, Any]],
+) -> None:
+    """Write every file of a checkpoint artifact."""
+    export(model, tokens.tokenizer, output / "model")
+    save_moments(output / "optimizer.safetensors", model, optimizer)
+    write_curve(output / "curve.jsonl", curve)
+    write_json(output / "training.json", training)
+
+
+def read_training(checkpoint: Path, tokens: TokenFolder) -> dict[str, Any]:
+    """training.json of the checkpoint that a stage continues, after checking that it fits these tokens.
+
+    Raises:
+        ContractError: the model has another vocabulary than the tokens.
+    """
+    shape = read_shape(checkpoint / "model")
+    if shape.vocab_size != tokens.vocab_size:
+        raise ContractError(
+            f"the checkpoint {checkpoint} has a vocabulary of {shape.vocab_size}, the tokens {tokens.path} one of "
+            f"{tokens.vocab_size}; expected both from the same tokenizer. Rebuild from pretrain on (`mill run --from`)"
+        )
+    return read_json(checkpoint / "training.json")
+
+
+def training_facts(
+    report: TrainReport, *, learning_rate: float, sequence_length: int, rope_theta: float
+) -> dict[str, Any]:
+    """The part of training.json that every training stage writes: held-out figures before and after, sizes, steps."""
+    before = {f"{name}_before": value for name, value in report.first.items() if "/" not in name}
+    by_domain = {name.split("/", 1)[1]: value for name, value in report.last.items() if "/" in name}
+    return {
+        **before,
+        **{name: value for name, value in report.last.items() if "/" not in name},
+        "bits_per_byte_by_domain": by_domain,
+        "learning_rate": learning_rate,
+        "rope_theta": rope_theta,
+        "sequence_length": sequence_length,
+        "steps": report.steps,
+        "tokens": report.tokens,
+        "training_loss": report.loss,
+    }
+
+
+def fell(report: TrainReport) -> bool:
+    """Whether the held-out loss is lower after the run than before."""
+    return report.last["validation_loss"] < report.first["validation_loss"]

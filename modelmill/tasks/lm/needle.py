@@ -1,0 +1,172 @@
+"""Haystack text and made-up facts → rows that train retrieval over a distance, and accuracy by length and depth.
+
+A fact is a sentence; its question is the same sentence up to the value. Digits are single tokens, so an answer is
+right when each of its digits is the most likely next token: what greedy decoding would write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
+
+from modelmill.tasks.errors import ContractError
+from modelmill.tasks.lm.data import TokenFolder
+from modelmill.tasks.lm.losses import IGNORE
+from modelmill.tasks.lm.model import hidden_states, output_head
+from modelmill.tasks.lm.rows import Row, random_generator
+from modelmill.tasks.lm.settings import NeedleConfig
+
+
+class Fact(NamedTuple):
+    """Token ids of the question, of its answer, and of what closes the sentence."""
+
+    question: list[int]
+    answer: list[int]
+    close: list[int]
+
+
+class Haystack:
+    """Random windows of a split's text, and facts to hide in it."""
+
+    def __init__(self, tokens: TokenFolder, split: str, config: NeedleConfig) -> None:
+        self.shards = tokens.shards(split)
+        self.domains = self.shards.domains
+        self.config = config
+        self.begin_token_id = tokens.begin_token_id
+        self.end_token_id = tokens.end_token_id
+        tokenizer = Tokenizer.from_file(str(tokens.tokenizer / "tokenizer.json"))
+        before, after = config.sentence.split("{value}")
+        self.questions = [_encode(tokenizer, "\n" + before.format(key=key).rstrip(" ")) for key in config.keys]
+        self.space = _encode(tokenizer, " 7")[:-1] if before.endswith(" ") else []
+        self.digits = [_encode(tokenizer, digit)[-1] for digit in "0123456789"]
+        self.close = _encode(tokenizer, after + "\n")
+
+    def fact(self, generator: np.random.Generator, key: int) -> Fact:
+        """A new value for a key."""
+        digits = generator.integers(0, 10, self.config.num_digits)
+        return Fact(self.questions[key] + self.space, [self.digits[digit] for digit in digits], self.close)
+
+    def text(self, generator: np.random.Generator, length: int) -> np.ndarray:
+        """`length` tokens of running text from one place, end-of-text tokens left out."""
+        sizes = np.array([self.shards.num_tokens(domain) for domain in self.domains])
+        domain = self.domains[int(generator.choice(len(sizes), p=sizes / sizes.sum()))]
+        available, pieces, found = self.shards.num_tokens(domain), [], 0
+        start = int(generator.integers(0, available))
+        while found < length:
+            piece = self.shards.window(domain, start, min(length - found + 16, available - start))
+            piece = piece[piece != self.end_token_id]
+            pieces.append(piece)
+            found, start = found + len(piece), (start + length - found + 16) % available
+        return np.concatenate(pieces)[:length].astype(np.int64)
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+class NeedleRows:
+    """Training rows: facts and questions about earlier facts, scattered through text; a row source.
+
+    Loss on the text and on the answers to questions, none on the facts themselves (their values cannot be known).
+    """
+
+    def __init__(self, tokens: TokenFolder, config: NeedleConfig, *, seed: int) -> None:
+        self.haystack = Haystack(tokens, "train", config)
+        self.seed = seed
+
+    def row(self, number: int, length: int) -> Row:
+        generator = random_generator(self.seed, "needle", number)
+        sentences = self._sentences(generator, length)
+        room = length - sum(len(tokens) for tokens, _ in sentences)
+        cuts = np.sort(generator.integers(0, room + 1, len(sentences)))
+        cuts[-1] = room
+        text = self.haystack.text(generator, room)
+        tokens, trained = [np.array([self.haystack.begin_token_id])], [np.array([False])]
+        for piece, (sentence, mask) in zip(np.split(text, cuts[:-1]), sentences, strict=True):
+            tokens += [piece, np.array(sentence)]
+            trained += [np.ones(len(piece), bool), np.array(mask)]
+        line, kept = np.concatenate(tokens), np.concatenate(trained)
+        labels = np.where(kept[1:], line[1:], IGNORE)
+        return Row(line[:-1], labels, np.arange(length, dtype=np.int64))
+
+    def _sentences(self, generator: np.random.Generator, length: int) -> list[tuple[list[int], list[bool]]]:
+        """Facts and questions in order, each with its loss mask; the last is a question, when two fit at all."""
+        config = self.haystack.config
+        keys = generator.permutation(len(config.keys))
+        known: list[Fact] = []
+        sentences: list[tuple[list[int], list[bool]]] = []
+        budget = max(config.density * length, 0)
+        while True:
+            ask = bool(known) and (len(known) == len(keys) or generator.random() < 0.6)
+            if not ask:
+                known.append(self.haystack.fact(generator, int(keys[len(known)])))
+            fact = known[int(generator.integers(0, len(known)))] if ask else known[-1]
+            tokens = [*fact.question, *fact.answer, *fact.close]
+            mask = [False] * len(fact.question) + [ask] * len(fact.answer) + [False] * len(fact.close)
+            sentences.append((tokens, mask))
+            budget -= len(tokens)
+            if budget < 0 and ask:
+                break
+        if sum(len(tokens) for tokens, _ in sentences) > length:
+            raise ContractError(f"a row of {length} tokens is too short for a fact and its question; use a longer one")
+        return sentences
+
+
+@dataclass(frozen=True)
+class NeedleScore:
+    """Share of right answers at one length (tokens, answer included) and depth (0 = at the start, 1 = at the end)."""
+
+    length: int
+    depth: float
+    accuracy: float
+    num_samples: int
+
+
+def needle_prompt(haystack: Haystack, length: int, depth: float, number: int) -> tuple[list[int], list[int]]:
+    """(prompt, answer) token ids of sample `number`: one fact at `depth` of the text, its question at the end."""
+    generator = random_generator("needle-test", length, round(depth * 1000), number)
+    fact = haystack.fact(generator, int(generator.integers(0, len(haystack.config.keys))))
+    sentence = [*fact.question, *fact.answer, *fact.close]
+    room = length - 1 - len(sentence) - len(fact.question) - len(fact.answer)
+    if room < 0:
+        raise ContractError(f"{length} tokens are too few for a fact and its question; use a greater length")
+    text = haystack.text(generator, room).tolist()
+    place = round(depth * room)
+    return [haystack.begin_token_id, *text[:place], *sentence, *text[place:], *fact.question], fact.answer
+
+
+@torch.no_grad()
+def needle_scores(
+    model: PreTrainedModel,
+    haystack: Haystack,
+    *,
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    num_samples: int,
+    tokens_per_forward: int = 8192,
+) -> list[NeedleScore]:
+    """Greedy accuracy for each length and depth, by one forward pass over prompt and answer."""
+    model.eval()
+    scores = []
+    for length in lengths:
+        for depth in depths:
+            samples = [needle_prompt(haystack, length, depth, number) for number in range(num_samples)]
+            right = 0
+            for first in range(0, num_samples, max(tokens_per_forward // length, 1)):
+                right += _count_right(model, samples[first : first + max(tokens_per_forward // length, 1)])
+            scores.append(NeedleScore(length, depth, right / num_samples, num_samples))
+    return scores
+
+
+def _count_right(model: PreTrainedModel, samples: list[tuple[list[int], list[int]]]) -> int:
+    device = next(model.parameters()).device
+    tokens = torch.tensor([[*prompt, *answer] for prompt, answer in samples], device=device)
+    size = len(samples[0][1])
+    positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
+    hidden = hidden_states(model, tokens, positions)[:, -size - 1 : -1]
+    predicted = (hidden @ output_head(model).T).argmax(-1)
+    return int((predicted == tokens[:, -size:]).all(dim=1).sum())

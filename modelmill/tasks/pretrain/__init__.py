@@ -1,0 +1,1 @@
+"""Pretraining: token shards and the scaling fit → a base model, at the stable learning rate."""

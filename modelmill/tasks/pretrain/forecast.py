@@ -1,0 +1,92 @@
+"""A stable run → the same run, and the loss that it would have had with a decay at its end (MiniCPM's branch).
+
+warm-up, stable ──────────────┬─────────── end of pretrain (stable_loss)
+                              └ decay ──── measured, dropped (decayed_loss): what the scaling fit forecasts
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from modelmill.tasks.journal import Journal
+from modelmill.tasks.lm.data import Batches
+from modelmill.tasks.lm.engine import TrainReport, Validate, train
+from modelmill.tasks.lm.optim import build_optimizer, moments, set_moments
+from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.pretrain.config import Config
+
+Trainee = tuple[PreTrainedModel, torch.optim.Optimizer]
+
+
+def train_with_branch(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    batches: Batches,
+    config: Config,
+    *,
+    branch_share: float | None,
+    workspace: Path,
+    journal: Journal,
+    validate: Validate,
+) -> tuple[TrainReport, float | None]:
+    """Train the plan; with `branch_share`, also the held-out loss of a branch that decays over its last share.
+
+    Branch and run see the same batches, so that both losses are after the same tokens.
+    """
+
+    def part(trainee: Trainee, plan: Plan, name: str, start: int = 0, end: int | None = None) -> TrainReport:
+        return train(
+            *trainee,
+            plan,
+            batches,
+            config.train,
+            clip_norm=config.optimizer.clip_norm,
+            workspace=workspace / name,
+            journal=journal,
+            label="pretrain" if name != "branch" else "forecast branch",
+            validate=validate,
+            start_tokens=start,
+            end_tokens=end,
+        )
+
+    trunk = (model, optimizer)
+    if branch_share is None:
+        return part(trunk, plan, "run"), None
+    fork = branch_start(plan, branch_share)
+    before = part(trunk, plan, "run", end=fork)
+    twin = copy.deepcopy(model)
+    twin_optimizer = build_optimizer(twin, config.optimizer)
+    set_moments(twin_optimizer, twin, moments(optimizer, model))
+    decay = plan.schedule.model_copy(update={"decay_tokens": plan.total_tokens - fork})
+    branch = part((twin, twin_optimizer), plan.model_copy(update={"schedule": decay}), "branch", start=fork)
+    after = part(trunk, plan, "rest", start=fork)
+    after.curve = before.curve + after.curve
+    after.first = before.first
+    return after, branch.last["validation_loss"]
+
+
+def branch_start(plan: Plan, share: float) -> int:
+    """Tokens at the end of the step after which the last `share` of the run begins."""
+    return max(point.tokens for point in plan.points() if point.tokens <= (1 - share) * plan.total_tokens)
+
+
+def forecast_facts(
+    report: TrainReport, decayed: float | None, predicted: float | None, interval: list[float] | None
+) -> dict[str, Any]:
+    """What training.json says about the forecast; a run that decays itself is compared as it ended."""
+    stable = report.last["validation_loss"]
+    measured = stable if decayed is None else decayed
+    facts: dict[str, Any] = {"stable_loss": stable, "decayed_loss": measured}
+    if predicted is None:
+        return facts
+    inside = None if interval is None else interval[0] <= measured <= interval[1]
+    return facts | {
+        "forecast": predicted,
+        "forecast_interval": interval,
+        "forecast_error": measured / predicted - 1,
+        "forecast_inside_interval": inside,
+    }

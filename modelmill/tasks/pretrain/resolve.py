@@ -1,0 +1,79 @@
+"""The recipe, the fit's choice and the tokens → the shape and the plan of the run, with who decided each value."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.data import TokenFolder
+from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.shape import ModelShape
+from modelmill.tasks.pretrain.config import Config, ShapeOverride
+
+VALIDATION = "validation_tokens_per_domain"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What will be trained. `reasons` says for each value whether the recipe or the fit gave it."""
+
+    shape: ModelShape
+    plan: Plan
+    validation_tokens_per_domain: int
+    branch_share: float | None
+    predicted_loss: float | None
+    predicted_interval: list[float] | None
+    reasons: dict[str, str]
+
+
+def resolve(config: Config, choice: dict[str, Any], tokens: TokenFolder) -> Resolved:
+    """Recipe values first, then the fit's. The forecast counts only if nothing that it rests on was overridden."""
+    reasons: dict[str, str] = {}
+
+    def pick(name: str, given: Any, key: str) -> Any:
+        if given is None and key not in choice:
+            raise RecipeError(f"pretrain.{name} is not set and the fit's choice has no {key!r}; set it in the recipe")
+        reasons[name] = f"{given} (recipe)" if given is not None else f"{choice[key]} (fit)"
+        return choice[key] if given is None else given
+
+    sizes = {name: pick(name, _size(config, name), name) for name in ShapeOverride.model_fields}
+    length = int(pick("sequence_length", config.sequence_length, "sequence_length"))
+    total = int(pick("total_tokens", config.total_tokens, "tokens"))
+    rate = float(pick("learning_rate", config.learning_rate, "learning_rate"))
+    batch = int(pick("batch_tokens", config.batch_tokens, "batch_tokens"))
+    tied = config.tie_embeddings if config.tie_embeddings is not None else choice.get("tie_embeddings", True)
+    shape = ModelShape(
+        **sizes,
+        vocab_size=tokens.vocab_size,
+        max_sequence_length=length,
+        rope_theta=config.rope_theta,
+        tie_embeddings=tied,
+    )
+    plan = Plan(
+        total_tokens=total,
+        batch_tokens=batch,
+        sequence_length=length,
+        schedule=Schedule(
+            kind=config.schedule,
+            learning_rate=rate,
+            warmup_tokens=int(pick("warmup_tokens", config.warmup_tokens, "warmup_tokens")),
+            decay_tokens=int(config.decay_share * total) if config.schedule == "wsd" else 0,
+            final_ratio=config.final_ratio,
+        ),
+    )
+    held_out = int(pick("validation_tokens_per_domain", config.validation_tokens_per_domain, VALIDATION))
+    comparable = not any("(recipe)" in reason for reason in reasons.values()) and "predicted_loss" in choice
+    stable = config.schedule == "wsd" and config.decay_share == 0
+    share = config.forecast_decay_share or float(choice.get("decay_share", 0.1))
+    return Resolved(
+        shape=shape,
+        plan=plan,
+        validation_tokens_per_domain=held_out,
+        branch_share=share if stable and config.forecast_branch else None,
+        predicted_loss=choice["predicted_loss"] if comparable else None,
+        predicted_interval=choice.get("interval") if comparable else None,
+        reasons=reasons,
+    )
+
+
+def _size(config: Config, name: str) -> int | None:
+    return None if config.shape is None else getattr(config.shape, name)

@@ -1,0 +1,131 @@
+"""Token shards and the scaling fit → checkpoint: the base model at its stable rate, and the forecast's score."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from modelmill.tasks.files import read_json
+from modelmill.tasks.journal import Journal
+from modelmill.tasks.lm.artifact import training_facts, write_checkpoint
+from modelmill.tasks.lm.data import RowBatches, check_epochs, count_epochs, document_mixture, open_tokens
+from modelmill.tasks.lm.engine import TrainReport
+from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
+from modelmill.tasks.lm.model import build_model
+from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.shape import count_parameters, flops_per_token
+from modelmill.tasks.pretrain.config import Config
+from modelmill.tasks.pretrain.forecast import forecast_facts, train_with_branch
+from modelmill.tasks.pretrain.resolve import Resolved, resolve
+from modelmill.tasks.stage import StageContext, StageResult
+
+
+def run(context: StageContext) -> StageResult:
+    """Resolve the recipe against the fit, train in one process, report."""
+    config: Config = context.config
+    fit = read_json(context.latest("fit").path / "fit.json")
+    tokens = open_tokens(context.latest("tokens").path)
+    resolved = resolve(config, fit["choice"], tokens)
+    context.journal.note("pretrain: " + ", ".join(f"{key} {value}" for key, value in resolved.reasons.items()))
+    figures = context.pool.run(
+        train_base,
+        {
+            "config": config,
+            "resolved": resolved,
+            "tokens_folder": tokens.path,
+            "workspace": context.workspace / "pretrain",
+            "output": context.output,
+            "journal": context.journal,
+            "device": context.device,
+        },
+        "pretrain",
+    )
+    return result(figures, read_json(context.output / "training.json"))
+
+
+def train_base(
+    config: Config,
+    resolved: Resolved,
+    tokens_folder: Path,
+    workspace: Path,
+    output: Path,
+    journal: Journal,
+    device: str,
+) -> dict[str, float]:
+    """Train, write the checkpoint, return the figures that depend on the machine."""
+    tokens = open_tokens(tokens_folder)
+    plan, shape = resolved.plan, resolved.shape
+    mixture = document_mixture(tokens, seed=config.seed, weights=config.mixture, packing=config.packing)
+    epochs = count_epochs(mixture, plan)
+    check_epochs(epochs, config.max_epochs)
+    held_out = validation_set(
+        tokens,
+        sequence_length=plan.sequence_length,
+        max_tokens_per_domain=resolved.validation_tokens_per_domain,
+    )
+    model = build_model(
+        shape,
+        seed=config.seed,
+        initialisation=config.initialisation,
+        special_tokens=tokens.special_tokens,
+        device=device,
+    )
+    optimizer = build_optimizer(model, config.optimizer)
+    report, decayed = train_with_branch(
+        model,
+        optimizer,
+        plan,
+        RowBatches(mixture),
+        config,
+        branch_share=resolved.branch_share,
+        workspace=workspace,
+        journal=journal,
+        validate=validation_metrics(held_out),
+    )
+    training = (
+        training_facts(
+            report,
+            learning_rate=plan.schedule.learning_rate,
+            sequence_length=plan.sequence_length,
+            rope_theta=shape.rope_theta,
+        )
+        | {"tokens_seen": report.tokens, "parameters": count_parameters(shape), "epochs": epochs}
+        | {"flops": flops_per_token(shape, plan.sequence_length) * report.tokens}
+        | {"plan": json.loads(plan.model_dump_json()), "chosen_by": resolved.reasons}
+        | forecast_facts(report, decayed, resolved.predicted_loss, resolved.predicted_interval)
+    )
+    write_checkpoint(output, model, optimizer, tokens, training, report.curve)
+    return machine_figures(report)
+
+
+def machine_figures(report: TrainReport) -> dict[str, float]:
+    """Speed: for people, not part of the artifact."""
+    return {"tokens_per_second": report.tokens_per_second, "training_seconds": report.seconds}
+
+
+def result(figures: dict[str, float], training: dict[str, Any]) -> StageResult:
+    """Counts, metrics and a table."""
+    before, after = training["validation_loss_before"], training["validation_loss"]
+    lines = [
+        f"{training['parameters']:,} parameters, {training['tokens']:,} tokens in {training['steps']:,} steps "
+        f"({figures['tokens_per_second']:,.0f} tokens/s).",
+        f"Held-out loss {before:.3f} → {after:.3f}; {training['validation_bits_per_byte']:.3f} bits per byte.",
+    ]
+    metrics = {
+        "validation_loss_before": before,
+        "validation_loss": after,
+        "validation_bits_per_byte": training["validation_bits_per_byte"],
+        **figures,
+    }
+    if training.get("forecast"):
+        metrics |= {key: training[key] for key in ("forecast", "decayed_loss", "forecast_error")}
+        lines.append(
+            f"Forecast {training['forecast']:.3f}, measured after a decay {training['decayed_loss']:.3f} "
+            f"({training['forecast_error']:+.2%})."
+        )
+    return StageResult(
+        rows_in=training["tokens"],
+        rows_out=training["tokens"],
+        unit="tokens",
+        metrics=metrics,
+        summary="\n\n".join(lines),
+    )
