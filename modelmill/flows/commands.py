@@ -24,13 +24,14 @@ def run_and_report(
     as_json: bool = False,
 ) -> None:
     """Run a line under Prefect, with progress in the terminal, and end with what came out and what to do next."""
-    from modelmill.flows.console import ConsoleObserver
-    from modelmill.flows.line import LineRequest, run_line_flow
-
+    # The recipe is checked before the imports that take seconds, so that a mistake is told at once.
     line = _requested_line(recipe, overrides, from_mlflow)
     for stage in [from_stage, to_stage, *force]:
         if stage:
             line.node(stage)
+    from modelmill.flows.console import ConsoleObserver
+    from modelmill.flows.line import LineRequest, run_line_flow
+
     request = LineRequest(
         recipe=recipe or line.name,
         overrides=overrides,
