@@ -1,0 +1,1 @@
+"""Stage ingest: sources (crawls, archives, files, data sets) → pages of plain text."""

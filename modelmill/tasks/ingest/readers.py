@@ -1,0 +1,116 @@
+"""Files of one source → shards of pages and of dropped rows: the function that the stage fans out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modelmill.tasks.ingest.archives import Capture, Damage, captures, open_address
+from modelmill.tasks.ingest.config import (
+    AnySource,
+    CrawlSource,
+    DatasetSource,
+    DocumentationSource,
+    ExtractionConfig,
+    HtmlSource,
+    JsonlSource,
+    ParquetSource,
+    TextSource,
+    WarcSource,
+    WetSource,
+)
+from modelmill.tasks.ingest.decode import RejectedError, decoded_text
+from modelmill.tasks.ingest.extract import Extractor, capture_text, checked_text, unusable
+from modelmill.tasks.ingest.files import SourceFile
+from modelmill.tasks.ingest.reading import Reading
+from modelmill.tasks.ingest.rows import read_dataset, read_jsonl, read_parquet
+from modelmill.tasks.ingest.schema import ShardWriter, page_date, row_id
+
+Reader = Callable[[Reading, Any, list[SourceFile]], None]
+
+
+def read_files(
+    source: AnySource, files: list[SourceFile], config: ExtractionConfig, folder: Path, prefix: str
+) -> dict[str, Any]:
+    """Read files of one source into `folder`/`prefix`-*.parquet; counts and names of shards as JSON.
+
+    Raises:
+        InputError: a file does not exist.
+    """
+    writer = ShardWriter(folder, prefix, config.shard_pages)
+    with Extractor(config.extractor, config.limits) as extractor:
+        _READERS[type(source)](Reading(source.name, config, extractor, writer), source, files)
+    return writer.close()
+
+
+def _read_archives(reading: Reading, source: Any, files: list[SourceFile]) -> None:
+    """A crawl's own archives hold each URL once; in others a page is known by its URL and date."""
+    is_crawl = isinstance(source, CrawlSource | DocumentationSource)
+    for file in files:
+        for capture in captures(file.address, reading.config.limits.page_bytes):
+            if isinstance(capture, Damage):
+                reading.drop(row_id(file.name, capture.detail), file.name, "damaged_archive", capture.detail)
+                continue
+            identifier = row_id(capture.url) if is_crawl else row_id(capture.url, capture.date)
+            if problem := unusable(capture, source.content_types):
+                reading.drop(identifier, capture.url, *problem)
+                continue
+            row = {"id": identifier, "url": capture.url, "date": page_date(capture.last_modified, capture.date)}
+            _add_capture(reading, row, capture)
+
+
+def _add_capture(reading: Reading, row: dict[str, str], capture: Capture) -> None:
+    def page() -> tuple[str, str]:
+        found = reading.extractor.capture(capture)
+        return found.title, found.text
+
+    reading.add(row, page)
+
+
+def _read_wet(reading: Reading, source: WetSource, files: list[SourceFile]) -> None:
+    limits = reading.config.limits
+    for file in files:
+        for capture in captures(file.address, limits.page_bytes):
+            if isinstance(capture, Damage):
+                reading.drop(row_id(file.name, capture.detail), file.name, "damaged_archive", capture.detail)
+                continue
+            identifier = row_id(capture.url, capture.date)
+            if problem := unusable(capture, ("text/plain",)):
+                reading.drop(identifier, capture.url, *problem)
+                continue
+            row = {"id": identifier, "url": capture.url, "date": capture.date}
+            reading.add(row, lambda capture=capture: ("", checked_text(capture_text(capture, limits), limits)))
+
+
+def _read_html(reading: Reading, source: HtmlSource, files: list[SourceFile]) -> None:
+    for file in files:
+        url = source.base_url + file.name
+        row = {"id": row_id(source.name, file.name), "url": url, "date": ""}
+        reading.add(row, lambda file=file: reading.extracted(_file_text(reading, file)))
+
+
+def _read_text(reading: Reading, source: TextSource, files: list[SourceFile]) -> None:
+    for file in files:
+        row = {"id": row_id(source.name, file.name), "url": file.name, "date": ""}
+        reading.add(row, lambda file=file: ("", checked_text(_file_text(reading, file), reading.config.limits)))
+
+
+def _file_text(reading: Reading, file: SourceFile) -> str:
+    limit = reading.config.limits.page_bytes
+    with open_address(file.address) as stream:
+        body = stream.read(limit + 1)
+    if len(body) > limit:
+        raise RejectedError("too_large", f"more than {limit} bytes")
+    return decoded_text(body, None)
+
+
+_READERS: dict[type, Reader] = {
+    CrawlSource: _read_archives,
+    DocumentationSource: _read_archives,
+    WarcSource: _read_archives,
+    WetSource: _read_wet,
+    HtmlSource: _read_html,
+    TextSource: _read_text,
+    JsonlSource: read_jsonl,
+    ParquetSource: read_parquet,
+    DatasetSource: read_dataset,
+}
