@@ -106,13 +106,16 @@ def optional_settings(model: type[BaseModel]) -> type[BaseModel]:
     return create_model(f"{model.__name__}Settings", __config__=ConfigDict(extra="forbid", frozen=True), **fields)
 
 
-def _as_overrides(prefix: str, values: dict[str, Any]) -> list[str]:
+def _as_overrides(prefix: str, settings: BaseModel) -> list[str]:
+    """What was filled in, one `prefix.key=value` each; a group of settings changes only what is given of it."""
+    plain = settings.model_dump(mode="json")
     overrides = []
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
+    for name in sorted(settings.model_fields_set):
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
             overrides += _as_overrides(f"{prefix}.{name}", value)
         elif value is not None:
-            overrides.append(f"{prefix}.{name}={json.dumps(value, default=str)}")
+            overrides.append(f"{prefix}.{name}={json.dumps(plain[name])}")
     return overrides
 
 

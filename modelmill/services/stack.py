@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -51,7 +52,6 @@ def start_stack(
     prefect_port: int = 4200,
     mlflow_port: int = 5000,
     ray_port: int = 6379,
-    ray_dashboard_port: int = 8265,
 ) -> dict[str, str]:
     """Start what does not run yet, wait until all of it answers, and return name → address (port 0: any free one).
 
@@ -65,9 +65,8 @@ def start_stack(
             return _addresses(home, "already running")
         _end(home)
         token = secrets.token_hex(16)
-        ports = _Ports(prefect_port, mlflow_port, ray_port, ray_dashboard_port)
         try:
-            _start_all(home, token, ports)
+            _start_all(home, token, prefect_port, mlflow_port, ray_port)
         except BaseException:
             end_all(token)
             _forget(home)
@@ -89,24 +88,15 @@ def stack_environment(home: Path) -> dict[str, str]:
     return dict(read_json(record)["environment"]) if record.exists() else {}
 
 
-@dataclass(frozen=True)
-class _Ports:
-    prefect: int
-    mlflow: int
-    ray: int
-    ray_dashboard: int
-
-
-def _start_all(home: Path, token: str, ports: _Ports) -> None:
+def _start_all(home: Path, token: str, prefect_port: int, mlflow_port: int, ray_port: int) -> None:
     """Start the servers side by side, then the deployments, which need them."""
     parts = []
     if "PREFECT_API_URL" not in os.environ:
-        parts.append(_prefect(_checked_port(ports.prefect, "Prefect's server", "--prefect-port")))
+        parts.append(_prefect(_checked_port(prefect_port, "Prefect's server", "--prefect-port")))
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        parts.append(_mlflow(home, _checked_port(ports.mlflow, "MLflow's server", "--mlflow-port")))
+        parts.append(_mlflow(home, _checked_port(mlflow_port, "MLflow's server", "--mlflow-port")))
     if "RAY_ADDRESS" not in os.environ:
-        ray_port = _checked_port(ports.ray, "the Ray head", "--ray-port")
-        parts.append(_ray(home, ray_port, _checked_port(ports.ray_dashboard, "Ray's page", "--ray-dashboard-port")))
+        parts.append(_ray(home, _checked_port(ray_port, "the Ray head", "--ray-port")))
     environment = {name: value for part in parts for name, value in part.found_by.items()}
     services: list[Service] = []
     with locked(mlflow_lock(home)):
@@ -149,24 +139,36 @@ def _mlflow(home: Path, port: int) -> _Part:
     return _Part("mlflow", command, url, lambda: _answers(f"{url}/health"), environment, {"MLFLOW_TRACKING_URI": url})
 
 
-def _ray(home: Path, port: int, dashboard_port: int) -> _Part:
-    url = f"http://127.0.0.1:{dashboard_port}"
+def _ray(home: Path, port: int) -> _Part:
+    folder = _ray_folder(home)
     options = {
         "--node-ip-address": "127.0.0.1",
         "--port": port,
-        "--dashboard-host": "127.0.0.1",
-        "--dashboard-port": dashboard_port,
-        # Two stacks on one machine must not meet at these fixed ports of Ray.
+        # Its page would add a dozen processes and a gigabyte; progress is on Prefect's pages.
+        "--include-dashboard": "false",
+        "--include-log-monitor": "false",
         "--ray-client-server-port": free_port(),
+        # A fixed port otherwise, at which two stacks on one machine would meet.
         "--dashboard-agent-listen-port": free_port(),
         "--object-store-memory": 200_000_000,
-        "--include-log-monitor": "false",
-        "--temp-dir": _ray_folder(home),
+        "--temp-dir": folder,
     }
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--no-monitor"]
     command += [str(item) for pair in options.items() for item in pair]
-    address = {"RAY_ADDRESS": f"127.0.0.1:{port}"}
-    return _Part("ray", command, url, lambda: _answers(f"{url}/api/gcs_healthz"), {}, address)
+    # The second: without it Ray listens on all interfaces, and a driver asks for the head at the machine's own address.
+    found_by = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    return _Part("ray", command, found_by["RAY_ADDRESS"], lambda: _ray_is_up(folder, port), {}, found_by)
+
+
+def _ray_is_up(folder: Path, port: int) -> bool:
+    """The head accepts connections, and its node has opened the socket that workers and drivers use."""
+    with socket.socket() as head, socket.socket(socket.AF_UNIX) as node:
+        try:
+            head.connect(("127.0.0.1", port))
+            node.connect(str(folder / "session_latest" / "sockets" / "raylet"))
+        except OSError:
+            return False
+    return True
 
 
 def _ray_folder(home: Path) -> Path:
@@ -251,3 +253,8 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+if __name__ == "__main__":
+    # The health check of a container that serves the deployments.
+    sys.exit(0 if _is_served(os.environ["PREFECT_API_URL"]) else 1)

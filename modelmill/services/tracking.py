@@ -116,7 +116,8 @@ class LineTracking:
             if (artifact / "report").is_dir():
                 self._client.log_artifacts(self._child, str(artifact / "report"), "report")
         if manifest["type"] == "release":
-            register_release(self._client, self._name, artifact / "model", self._child, manifest["digest"])
+            name = manifest["recipe_part"].get("name", self._name)
+            register_release(self._client, name, artifact / "model", self._child, manifest["digest"])
         self._close_child("FINISHED")
 
     def stage_failed(self, stage_id: str, error: BaseException) -> None:
