@@ -147,8 +147,12 @@ class RayExecutor:
 
         done: list[Any] = []
         while not done:
-            # A time limit lets Ctrl-C through; ray.wait without one holds it back until a task ends.
-            done, _ = ray.wait(list(futures), num_returns=1, timeout=1.0)
+            try:
+                # A time limit lets Ctrl-C through; ray.wait without one holds it back until a task ends.
+                done, _ = ray.wait(list(futures), num_returns=1, timeout=1.0)
+            except SystemError as error:
+                # Ray's compiled wait reports a signal that arrived inside it in this wrapping.
+                raise KeyboardInterrupt from error
         return done[0]
 
     def result(self, future: Any) -> Any:
