@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.shape import ModelShape, count_parameters
 from modelmill.tasks.scaling.laws import FittedLaw, Interval, fit_loss_law, fit_with_bootstrap
-from modelmill.tasks.scaling.shapes import Shape, ladder, smallest_shape
+from modelmill.tasks.scaling.shapes import body_parameters, ladder, smallest_shape
 from modelmill.tasks.scaling.sweep import tokens_for
 
 COUNTS = {"all": "all parameters, embeddings included", "body": "parameters without embedding and output head"}
@@ -21,7 +22,7 @@ COUNTS = {"all": "all parameters, embeddings included", "body": "parameters with
 class ProxyRun:
     """One measured point: a shape, trained for `tokens` tokens including the decay, and its validation loss."""
 
-    shape: Shape
+    shape: ModelShape
     tokens: int
     flops: float
     loss: float
@@ -36,11 +37,11 @@ class CountedLaw:
     fitted: FittedLaw
     errors: dict[str, float]
 
-    def size(self, shape: Shape) -> int:
+    def size(self, shape: ModelShape) -> int:
         """N of a shape, as this law counts it."""
         return counted(shape, self.count)
 
-    def forecast(self, shape: Shape, tokens: float, seed: int = 0) -> Interval:
+    def forecast(self, shape: ModelShape, tokens: float, seed: int = 0) -> Interval:
         """Predicted validation loss of a decayed run, nats per token."""
         return self.fitted.forecast(self.size(shape), tokens, seed=seed)
 
@@ -49,14 +50,14 @@ class CountedLaw:
 class Candidate:
     """A shape with the tokens that the budget buys it."""
 
-    shape: Shape
+    shape: ModelShape
     tokens: int
     loss: float
 
 
-def counted(shape: Shape, count: str) -> int:
+def counted(shape: ModelShape, count: str) -> int:
     """Parameters of a shape, with ("all") or without ("body") embeddings."""
-    return shape.parameters if count == "all" else shape.body_parameters
+    return count_parameters(shape) if count == "all" else body_parameters(shape)
 
 
 def fit_counted_law(runs: Sequence[ProxyRun], *, num_copies: int, robust: bool, seed: int) -> CountedLaw:
@@ -88,7 +89,7 @@ def candidates(
     Raises:
         RecipeError: no shape lies within the bounds.
     """
-    low = max(low, smallest_shape(vocab_size, tied).parameters)
+    low = max(low, count_parameters(smallest_shape(vocab_size, tied)))
     # A model that sees one batch only is the end of what a budget can buy.
     high = high or max(low, budget_flops / (6 * batch_tokens))
     shapes = ladder(low, high, vocab_size, tied) if high > low else []
@@ -103,3 +104,17 @@ def candidates(
         for shape in shapes
         for tokens in [min(tokens_for(budget_flops, shape, batch_tokens), whole)]
     ]
+
+
+def choose(found: Sequence[Candidate], low: float, high: float | None, max_tokens: float) -> tuple[Candidate, str]:
+    """The candidate of the lowest forecast, and a sentence on what kept it from being smaller, larger or longer."""
+    chosen = min(found, key=lambda candidate: candidate.loss)
+    if chosen is found[0] and len(found) > 1:
+        limit = f"The law would choose a smaller model; min_parameters ({low:,.0f}) keeps it."
+    elif chosen is found[-1] and len(found) > 1 and high:
+        limit = f"The law would choose a larger model; max_parameters ({high:,.0f}) keeps it."
+    else:
+        limit = "The lowest forecast lies inside the bounds."
+    if chosen.tokens > max_tokens * 0.99:
+        limit += f" The corpus allows no more than {max_tokens:,.0f} tokens (max_epochs)."
+    return chosen, limit

@@ -2,6 +2,7 @@
 
 from pydantic import Field, model_validator
 
+from modelmill.tasks.lm.settings import InitialisationConfig, OptimizerConfig
 from modelmill.tasks.stage import StageConfig
 
 
@@ -14,7 +15,7 @@ class Config(StageConfig):
     """FLOPs of the proxy runs on the grid (the learning-rate trials come on top, see `metrics`)."""
     sequence_length: int = Field(default=256, ge=16)
     """Tokens per sequence; use pretrain's."""
-    batch_tokens: int = Field(default=2048, ge=16)
+    batch_tokens: int = Field(default=1024, ge=16)
     """Tokens per step, in every proxy and in the choice: the law holds for one batch size."""
     num_sizes: int = Field(default=4, ge=3)
     """Sizes on the grid."""
@@ -28,18 +29,22 @@ class Config(StageConfig):
     """Where the middle of the grid lies: tokens seen per parameter at the middle budget and size."""
     tied_embeddings: bool = True
     """The output head reuses the embedding matrix, in proxies and in the choice."""
-    learning_rates: tuple[float, ...] = Field(default=(1e-3, 2e-3, 4e-3, 8e-3), min_length=3)
+    learning_rates: tuple[float, ...] = Field(default=(2e-3, 4e-3, 8e-3, 1.6e-2), min_length=3)
     """Peak learning rates tried; at least three, so that a valley can be seen."""
     learning_rate_sizes: int = Field(default=1, ge=1)
     """Sizes at which they are tried; with two or more the law over widths is fitted rather than assumed."""
-    learning_rate_exponent: float = Field(default=-0.5, ge=-2, le=1)
+    learning_rate_exponent: float = Field(default=-1.0, ge=-2, le=1)
     """Power of the width by which the rate changes, where not fitted; -1 is the muP rule for Adam's hidden matrices."""
-    warmup_share: float = Field(default=0.1, gt=0, lt=1)
-    """Warm-up, as a share of a size's shortest run."""
+    warmup_share: float = Field(default=0.2, gt=0, lt=1)
+    """Warm-up, as a share of the shortest run of all; the same number of tokens in every run."""
     decay_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of each run's tokens over which the learning rate decays; use pretrain's."""
-    validation_tokens: int = Field(default=65_536, ge=1024)
-    """Tokens of the validation split that every run is measured on."""
+    validation_tokens_per_domain: int = Field(default=16_384, ge=256)
+    """Held-out tokens of each domain that every run is measured on."""
+    initialisation: InitialisationConfig = InitialisationConfig()
+    """How weights begin; use pretrain's."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW; use pretrain's."""
     min_parameters: int | None = Field(default=None, ge=1)
     """Smallest model that may be chosen (all parameters, embeddings included); by default the largest proxy."""
     max_parameters: int | None = Field(default=None, ge=1)

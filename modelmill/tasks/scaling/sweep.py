@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 
 from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.shape import ModelShape, count_matmul_parameters, count_parameters
 from modelmill.tasks.scaling.laws import FLOPS_PER_PARAMETER_TOKEN
-from modelmill.tasks.scaling.shapes import Shape, shape_for, smallest_shape
+from modelmill.tasks.scaling.shapes import shape_for, smallest_shape
 
 MIN_DECAY_STEPS = 4  # a shorter decay does not reach the loss that a decayed run of that length would
 
@@ -27,14 +28,14 @@ class Point:
 class SizeRuns:
     """All proxy runs of one shape, ascending in tokens: one stable run with a decay branched off for each."""
 
-    shape: Shape
+    shape: ModelShape
     points: tuple[Point, ...]
 
     def training_flops(self, decay_share: float) -> float:
         """FLOPs of the stable run up to the last branch, and of every branch."""
         stable = max(point.tokens for point in self.points) * (1 - decay_share)
         decays = decay_share * sum(point.tokens for point in self.points)
-        return FLOPS_PER_PARAMETER_TOKEN * self.shape.compute_parameters * (stable + decays)
+        return FLOPS_PER_PARAMETER_TOKEN * count_matmul_parameters(self.shape) * (stable + decays)
 
 
 def plan_sweep(
@@ -72,21 +73,21 @@ def plan_sweep(
     return sweep
 
 
-def tokens_for(flops: float, shape: Shape, batch_tokens: int) -> int:
+def tokens_for(flops: float, shape: ModelShape, batch_tokens: int) -> int:
     """D of C = 6 N D, in whole batches (at least one)."""
-    exact = flops / (FLOPS_PER_PARAMETER_TOKEN * shape.compute_parameters)
+    exact = flops / (FLOPS_PER_PARAMETER_TOKEN * count_matmul_parameters(shape))
     return max(1, round(exact / batch_tokens)) * batch_tokens
 
 
 def _spread_shapes(
     budgets: list[float], vocab_size: int, num_sizes: int, size_ratio: float, tokens_per_parameter: float, tied: bool
-) -> list[Shape]:
+) -> list[ModelShape]:
     middle_budget = math.sqrt(budgets[0] * budgets[-1])
     middle = math.sqrt(middle_budget / (FLOPS_PER_PARAMETER_TOKEN * tokens_per_parameter))
-    low = max(middle / math.sqrt(size_ratio), smallest_shape(vocab_size, tied).parameters)
+    low = max(middle / math.sqrt(size_ratio), count_parameters(smallest_shape(vocab_size, tied)))
     shapes = [shape_for(low * size_ratio ** (step / (num_sizes - 1)), vocab_size, tied) for step in range(num_sizes)]
-    if len({shape.parameters for shape in shapes}) < num_sizes:
-        found = ", ".join(f"{shape.parameters:,}" for shape in shapes)
+    if len({count_parameters(shape) for shape in shapes}) < num_sizes:
+        found = ", ".join(f"{count_parameters(shape):,}" for shape in shapes)
         raise RecipeError(
             f"the ladder gives sizes of {found} parameters for {num_sizes} sizes over a ratio of {size_ratio:g}; "
             "they must differ. Raise size_ratio or lower num_sizes."
@@ -94,7 +95,7 @@ def _spread_shapes(
     return shapes
 
 
-def _points(shape: Shape, budgets: list[float], batch_tokens: int) -> tuple[Point, ...]:
+def _points(shape: ModelShape, budgets: list[float], batch_tokens: int) -> tuple[Point, ...]:
     return tuple(Point(budget, tokens_for(budget, shape, batch_tokens)) for budget in budgets)
 
 

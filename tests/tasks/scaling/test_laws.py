@@ -42,17 +42,17 @@ def test_forecast_at_100_times_the_compute_with_noise(law: LossLaw) -> None:
 
 def test_intervals_hold_the_truth_and_the_measurement() -> None:
     law, generator = PLANTED[0], np.random.default_rng(1)
-    held, held_exponent, trials = 0, 0, 30
+    held, held_exponent, trials = 0, 0, 16
     for trial in range(trials):
         noisy = law.loss(SIZES, TOKENS) * (1 + 0.003 * generator.standard_normal(len(SIZES)))
-        fitted = fit_with_bootstrap(SIZES, TOKENS, noisy, num_copies=60, seed=trial)
+        fitted = fit_with_bootstrap(SIZES, TOKENS, noisy, num_copies=40, seed=trial)
         interval = fitted.forecast(3e10, 6e11)
         outcome = float(law.loss(3e10, 6e11)) * (1 + 0.003 * generator.standard_normal())
         held += interval.low <= outcome <= interval.high
         alpha = fitted.intervals()["alpha"]
         held_exponent += alpha.low <= law.alpha <= alpha.high
     assert held >= 0.8 * trials
-    assert held_exponent >= 0.75 * trials
+    assert held_exponent >= 0.8 * trials
 
 
 def test_bootstrap_depends_on_the_seed_only() -> None:
