@@ -19,7 +19,6 @@ from modelmill.tasks.clean.verdict import Verdict, merged_counts
 from modelmill.tasks.text.flat import characters, slices, string_array
 from modelmill.tasks.text.words import words
 
-
 _ROW = "__row__"
 
 
@@ -36,8 +35,7 @@ def clean_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
     """Kept and dropped rows of a table with `text` and, if it has them, `url`.
 
     Kept rows keep all columns and their order, get language and language_score, and their text is edited (lines
-    removed, personal data replaced). Dropped rows keep
-    their order too, have their text as it came, and `reason`.
+    removed, personal data replaced). Dropped rows keep their order too, their text as it came, and get `reason`.
     """
     cleaned = clean_table(table, config)
     return cleaned.kept, cleaned.dropped

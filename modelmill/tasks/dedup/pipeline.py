@@ -43,12 +43,18 @@ class Job:
         """Partitions of a step with one key a document."""
         return max(1, -(-self.num_rows // self.config.rows_per_partition))
 
+    def _folder(self, name: str) -> Path:
+        # The number of partitions is placement: a run that goes on with another must not take the first one's files.
+        return self.workspace / f"{name}-{self.num_partitions}"
+
     def over_shards(self, function: Callable, folder: str, **arguments: object) -> list[Path]:
         """Call `function(shard=, output=, config=, ...)` for each shard → the files that it wrote."""
-        outputs = [self.workspace / folder / shard.name for shard in self.shards]
+        outputs = [self._folder(folder) / shard.name for shard in self.shards]
         shared = {"config": self.config, **arguments}
-        pairs = zip(self.shards, outputs, strict=True)
-        calls = [Call(shard.name, {"shard": shard, "output": output, **shared}) for shard, output in pairs]
+        calls = [
+            Call(f"{output.stem}-{self.num_partitions}", {"shard": shard, "output": output, **shared})
+            for shard, output in zip(self.shards, outputs, strict=True)
+        ]
         self.pool.map(function, calls, f"dedup {folder}")
         return outputs
 
@@ -56,10 +62,10 @@ class Job:
         self, function: Callable, folder: str, sources: list[Path], count: int, **arguments: object
     ) -> list[Path]:
         """Call `function(sources=, partition=, output=, config=, ...)` for each partition → the files it wrote."""
-        outputs = [self.workspace / folder / f"{partition:06d}.arrow" for partition in range(count)]
+        outputs = [self._folder(folder) / f"{partition:06d}.arrow" for partition in range(count)]
         shared = {"sources": sources, "config": self.config, **arguments}
         calls = [
-            Call(output.name, {"partition": partition, "output": output, **shared})
+            Call(f"{output.stem}-{count}", {"partition": partition, "output": output, **shared})
             for partition, output in enumerate(outputs)
         ]
         self.pool.map(function, calls, f"dedup {folder}")
@@ -178,14 +184,14 @@ def _decide_minhash(job: Job, decisions: Decisions) -> Decisions:
     count = job.config.minhash.bands * job.num_partitions if job.num_partitions > 1 else 1
     bands = job.over_shards(write_bands, "bands", decisions=decisions, num_partitions=count)
     edges = job.over_partitions(reduce_bands, "edges", bands, count)
-    output = job.workspace / "clusters" / "dropped.arrow"
+    output = job.workspace / f"clusters-{job.num_partitions}" / "dropped.arrow"
     arguments = {
         "edges": edges,
         "keys": [_keys_beside(path) for path in bands],
         "num_rows": job.num_rows,
         "output": output,
     }
-    job.pool.map(reduce_clusters, [Call("clusters", arguments)], "dedup clusters")
+    job.pool.map(reduce_clusters, [Call(f"clusters-{job.num_partitions}", arguments)], "dedup clusters")
     return decisions.after("minhash", [output])
 
 

@@ -12,7 +12,8 @@ NUM_CODE_POINTS = 0x110000
 # Above this plane only private use, tags and unassigned code points follow: they have no class.
 NUM_CLASSED = 0x40000
 
-# Flags of `classes()`.
+# Flags of `classes()`. Compiled functions of other modules hold these numbers, and numba's cache does not notice when
+# they change here: a new flag takes a new number, and no flag changes its own.
 SPACE = 1  # str.isspace
 LINE_END = 2  # str.splitlines cuts here
 LETTER = 4  # str.isalpha
