@@ -111,7 +111,8 @@ def _salvaged_captures(address: str, limit: int, num_read: int) -> Iterator[Capt
 def _capture(record: WarcRecord, limit: int) -> Capture | None:
     is_http = "application/http" in (record.headers.get("Content-Type") or "")
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
-    truncated = record.headers.get("WARC-Truncated") is not None
+    # A record whose own headers are cut off has no length.
+    truncated = record.headers.get("WARC-Truncated") is not None or record.headers.get("Content-Length") is None
     date = iso_date(record.record_date) if record.record_date else ""
     if not is_http:
         media_type, charset = _media_type(record.headers.get("Content-Type") or "")

@@ -117,11 +117,11 @@ def nesting(html: str, limit: int) -> int:
 
 def unusable(capture: Capture, content_types: tuple[str, ...]) -> tuple[str, str] | None:
     """Reason and detail when a capture is no complete page of the wanted types, else None."""
+    if capture.truncated:
+        return "truncated", ""
     if capture.status not in (None, 200):
         return "http_status", str(capture.status)
-    if capture.media_type not in content_types:
-        return "content_type", capture.media_type or "none given"
-    return ("truncated", "") if capture.truncated else None
+    return None if capture.media_type in content_types else ("content_type", capture.media_type or "none given")
 
 
 def extract_rows(table: pa.Table, config: ExtractionConfig) -> tuple[pa.Table, pa.Table]:

@@ -89,7 +89,7 @@ class Fetcher:
         """Fetch one normal URL. Never raises for what a host may do; redirects are reported, not followed."""
         rules = await self._hosts.rules(_origin(url))
         if refusal := rules.refusal(url, self._source.user_agent):
-            return Outcome(url, refusal)
+            return Outcome(url, refusal, rules.detail)
         delay = rules.delay(self._source.user_agent)
         if delay > self._politeness.longest_wait_seconds:
             return Outcome(url, "crawl_delay", f"{delay:.0f} s between pages")
@@ -190,10 +190,11 @@ class Fetcher:
         for _ in range(_ROBOTS_REDIRECTS + 1):
             try:
                 exchange = await self._with_retries(url, 0.0, MAX_BYTES)
-            except _PermanentError:
-                return host_rules(None, b"")
+            except _PermanentError as error:
+                reason = "private_address" if error.reason == "private_address" else "robots_unreachable"
+                return HostRules(None, reason, error.detail)
             except _TemporaryError as error:
-                return host_rules(int(error.detail) if error.reason == "http_status" else None, b"")
+                return HostRules(None, detail=f"{error.reason} {error.detail}")  # RFC 9309: forbids everything
             if exchange.status not in _REDIRECTS:
                 return _rules_of(exchange)
             target = resolved_url(url, exchange.header("location"))

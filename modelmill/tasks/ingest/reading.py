@@ -21,7 +21,7 @@ class Reading:
         except RejectedError as error:
             self.drop(row["id"], row["url"], error.reason, error.detail)
         else:
-            self.writer.keep(**row, source=self.source, title=row.get("title") or title, text=text)
+            self.writer.keep(**row | {"source": self.source, "title": row.get("title") or title, "text": text})
 
     def drop(self, identifier: str, url: str, reason: str, detail: str) -> None:
         """Count and keep a dropped row."""

@@ -11,14 +11,16 @@ MAX_BYTES = 512 * 1024  # RFC 9309 section 2.5: at least 500 KiB must be read
 
 @dataclass(frozen=True)
 class HostRules:
-    """What a host allows. `rules` is None where nothing may be fetched (RFC 9309: robots.txt unreachable)."""
+    """What a host allows. `rules` is None where nothing may be fetched, for the reason given."""
 
     rules: Protego | None
+    reason: str = "robots_unreachable"
+    detail: str = ""
 
     def refusal(self, url: str, user_agent: str) -> str:
         """An empty string when the URL may be fetched, otherwise the reason."""
         if self.rules is None:
-            return "robots_unreachable"
+            return self.reason
         return "" if self.rules.can_fetch(url, user_agent) else "robots"
 
     def delay(self, user_agent: str) -> float:
@@ -42,7 +44,7 @@ class Pace:
     """One host's rate and concurrency: `async with pace:` waits for this request's turn."""
 
     def __init__(self, interval: float, connections: int) -> None:
-        self._interval = interval
+        self.interval = interval
         self._connections = asyncio.Semaphore(connections)
         self._next = 0.0
 
@@ -50,7 +52,7 @@ class Pace:
         await self._connections.acquire()
         clock = asyncio.get_running_loop().time
         turn = max(self._next, clock())
-        self._next = turn + self._interval
+        self._next = turn + self.interval
         try:
             await asyncio.sleep(max(turn - clock(), 0.0))
         except BaseException:
@@ -76,5 +78,7 @@ class Hosts:
         return await self._rules[origin]
 
     def pace(self, host: str, interval: float, connections: int) -> Pace:
-        """The pace of a host, which its first caller sets."""
-        return self._paces.setdefault(host, Pace(interval, connections))
+        """The pace of a host; the longest interval that was asked for holds (its robots.txt is read without one)."""
+        pace = self._paces.setdefault(host, Pace(interval, connections))
+        pace.interval = max(pace.interval, interval)
+        return pace

@@ -18,7 +18,7 @@ from modelmill.tasks.ingest.decode import RejectedError, decoded_text
 from modelmill.tasks.ingest.extract import checked_text
 from modelmill.tasks.ingest.files import SourceFile
 from modelmill.tasks.ingest.reading import Reading
-from modelmill.tasks.ingest.schema import row_id
+from modelmill.tasks.ingest.schema import PAGE_SCHEMA, row_id
 
 _METADATA = ("id", "url", "date", "title")
 
@@ -84,7 +84,7 @@ def _add_table(reading: Reading, columns: Columns, name: str, table: pa.Table) -
     rows["id"] = pc.coalesce(rows["id"], pa.chunked_array([made]))
     rows |= {column: pc.fill_null(rows[column], "") for column in ("url", "date", "title")}
     rows["source"] = pa.chunked_array([pa.array([reading.source] * len(text), pa.string())])
-    whole = pa.table(rows)
+    whole = pa.table(rows).select(PAGE_SCHEMA.names)
     reading.writer.keep_table(whole.filter(usable))
     for row in whole.filter(pc.invert(usable)).to_pylist():
         reason = "too_large" if row["text"] and row["text"].strip() else "empty_text"

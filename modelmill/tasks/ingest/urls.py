@@ -10,14 +10,16 @@ from urllib.parse import parse_qsl, quote_plus, unquote, urldefrag, urljoin, url
 import httpx
 from courlan.clean import clean_query
 
-# Bounded repeats keep both linear on hostile pages, where a parser may take quadratic time.
-_ANCHOR = re.compile(r"<a\s([^>]{0,2000})>", re.IGNORECASE)
-_BASE = re.compile(r"<base\s[^>]{0,500}?href\s*=\s*[\"']?([^\"'\s>]{1,2000})", re.IGNORECASE)
+# Bounded repeats that stop at the next tag are linear on hostile pages, where a parser may take quadratic time.
+_ANCHOR = re.compile(r"<a\s([^<>]{0,2000})>", re.IGNORECASE)
+_BASE = re.compile(r"<base\s[^<>]{0,500}?href\s*=\s*[\"']?([^\"'\s>]{1,2000})", re.IGNORECASE)
 _HREF = re.compile(r"(?:^|\s)href\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))", re.IGNORECASE)
 _NOFOLLOW = re.compile(r"(?:^|\s)rel\s*=\s*[\"']?[^\"'>]*\bnofollow\b", re.IGNORECASE)
-_ROBOTS_META = re.compile(r"<meta\s(?=[^>]{0,300}name\s*=\s*[\"']?robots)[^>]{0,300}nofollow", re.IGNORECASE)
+_ROBOTS_META = re.compile(r"<meta\s(?=[^<>]{0,300}name\s*=\s*[\"']?robots)[^<>]{0,300}nofollow", re.IGNORECASE)
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_MAX_PORT = 65_535
 _MAX_LENGTH = 2_000  # characters; longer addresses are traps or data
 
 
@@ -34,8 +36,10 @@ def normal_url(url: str) -> str | None:
         return None
     if parsed.scheme not in ("http", "https") or not parsed.host or len(url) > _MAX_LENGTH:
         return None
+    if parsed.port is not None and parsed.port > _MAX_PORT:
+        return None
     path, _, query = parsed.raw_path.decode("ascii").partition("?")
-    port = f":{parsed.port}" if parsed.port else ""
+    port = f":{parsed.port}" if parsed.port not in (None, _DEFAULT_PORTS[parsed.scheme]) else ""
     host = parsed.raw_host.decode("ascii").lower().rstrip(".")
     host = f"[{host}]" if ":" in host else host
     query = _sorted_query(query)
