@@ -1,7 +1,7 @@
 """Column of texts → hashes of its words, hashes of whole strings, and shares of prose, read from Arrow's bytes.
 
-A word is a run of ASCII letters and digits, underscores and non-ASCII letters, in lower case and NFKC; each Chinese,
-Japanese or Korean character is a word of its own. Everything else separates. The kernels read UTF-8 in place.
+A word is a run of ASCII letters and digits, underscores and non-ASCII letters, in lower case and NFKC; each Chinese
+or Japanese character is a word of its own. Everything else separates. The kernels read UTF-8 in place.
 Compiled functions call only those of this module: numba's cache notices no change in another file.
 """
 
@@ -101,7 +101,7 @@ def _kind(point):
     if point < 0x80:
         letter = 97 <= point <= 122 or 48 <= point <= 57 or point == 95 or 65 <= point <= 90
         return LETTER if letter else SEPARATOR
-    if 0x2E80 <= point < 0x3000 or 0x3040 <= point < 0xA4D0 or 0xAC00 <= point < 0xD7B0 or 0xF900 <= point < 0xFB00:
+    if 0x2E80 <= point < 0x3000 or 0x3040 <= point < 0xA4D0 or 0xF900 <= point < 0xFB00:
         return IDEOGRAPH
     if 0x20000 <= point < 0x40000:
         return IDEOGRAPH

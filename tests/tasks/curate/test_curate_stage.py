@@ -1,0 +1,97 @@
+"""The stage whole: every document is kept with its labels or dropped with its reason, the same on every run."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from modelmill.tasks.curate.config import Config, external_digests
+from modelmill.tasks.curate.stage import run
+from modelmill.tasks.errors import InputError
+from modelmill.tasks.files import file_digest, read_json, remove_path
+from modelmill.tasks.stage import StageContext
+
+Make = Callable[[dict[str, Any]], StageContext]
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(folder).to_pylist()
+
+
+def test_every_document_is_kept_or_dropped(make_context: Make, recipe: dict[str, Any]) -> None:
+    context = make_context(recipe)
+    result = run(context)
+    kept, dropped = rows(context.output / "documents"), rows(context.output / "dropped")
+    assert (result.rows_in, result.rows_out, len(kept)) == (180, 117, 117)
+    assert (
+        result.dropped == {"low_quality": 60, "contaminated:mill-questions": 3} == Counter(r["reason"] for r in dropped)
+    )
+    assert all(row["quality"] >= 0.3 for row in kept)
+    assert {row["id"] for row in dropped if row["reason"] != "low_quality"} == {"0-7", "1-7", "2-7"}
+    assert result.metrics["quality_auc"] > 0.95
+
+
+def test_domains_splits_and_mixture(make_context: Make, recipe: dict[str, Any]) -> None:
+    context = make_context(recipe)
+    result = run(context)
+    kept = rows(context.output / "documents")
+    assert Counter(row["domain"] for row in kept) == {"farm": 57, "town": 30, "other": 30}
+    assert all(row["source"] == "crawl" for row in kept if row["domain"] == "town")
+    held_out = Counter(row["domain"] for row in kept if row["split"] == "validation")
+    assert min(held_out[domain] for domain in ("farm", "town", "other")) >= 3
+    assert held_out.total() == result.metrics["validation_documents"] < 25
+    mixture = read_json(context.output / "mixture.json")
+    size = Counter()
+    for row in kept:
+        size[row["domain"]] += len(row["text"].encode())
+    assert mixture == pytest.approx({domain: bytes / size.total() for domain, bytes in size.items()})
+
+
+def test_decontamination_report(make_context: Make, recipe: dict[str, Any]) -> None:
+    context = make_context(recipe)
+    run(context)
+    report = read_json(context.output / "decontamination.json")["mill-questions"]
+    assert report["contaminated_before"] == ["leaked"]
+    assert report["contaminated_after"] == []
+    assert (report["documents_removed"], report["items"], report["items_too_short"]) == (3, 3, 1)
+    assert external_digests(Config.model_validate(recipe)) == {"mill-questions": report["digest"]}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_rerun_gives_the_same_bytes(make_context: Make, recipe: dict[str, Any]) -> None:
+    context = make_context(recipe)
+    run(context)
+    first = digests(context.output)
+    run(context)  # every call is recorded
+    assert digests(context.output) == first
+    remove_path(context.workspace)
+    run(context)
+    assert digests(context.output) == first
+
+
+def test_without_a_student_everything_stays(make_context: Make) -> None:
+    context = make_context({})
+    result = run(context)
+    assert result.rows_out == 180
+    kept = rows(context.output / "documents")
+    assert {(row["quality"], row["domain"]) for row in kept} == {(1.0, "other")}
+    assert read_json(context.output / "mixture.json") == {"other": 1.0}
+    assert pq.read_schema(context.output / "dropped" / "part-00000.parquet").names[-1] == "reason"
+
+
+def test_rules_that_teach_nothing_stop_the_stage(make_context: Make, recipe: dict[str, Any]) -> None:
+    recipe["quality"]["positive"] = {"urls": ["//nowhere"]}
+    with pytest.raises(InputError, match=r"quality\.positive holds for 0 of 180 documents"):
+        run(make_context(recipe))
+
+
+def test_nothing_left_stops_the_stage(make_context: Make, recipe: dict[str, Any]) -> None:
+    recipe["quality"]["threshold"] = 0.9999
+    with pytest.raises(InputError, match="curate keeps no document"):
+        run(make_context(recipe))
