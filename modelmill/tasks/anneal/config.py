@@ -41,7 +41,7 @@ class Config(StageConfig):
     "Which weights the artifact holds; better: those with the lower held-out loss."
     optimizer: OptimizerConfig = OptimizerConfig()
     "AdamW; goes on with the checkpoint's moments."
-    train: TrainSettings = TrainSettings()
+    train: TrainSettings = TrainSettings(num_pieces=2)
     "Logging, checkpoints, numerics."
     validation_tokens_per_domain: int = Field(default=65_536, gt=0)
     "Held-out tokens of each domain."

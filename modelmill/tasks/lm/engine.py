@@ -27,6 +27,7 @@ from modelmill.tasks.lm.data import Batch, Batches, TrainingBatch
 from modelmill.tasks.lm.losses import cross_entropy_sum
 from modelmill.tasks.lm.model import hidden_states, output_head
 from modelmill.tasks.lm.optim import set_learning_rate
+from modelmill.tasks.lm.pieces import Pieces, open_pieces
 from modelmill.tasks.lm.plan import Plan, StepPoint
 from modelmill.tasks.lm.settings import TrainSettings
 
@@ -111,12 +112,13 @@ def train(
     """
     device = str(next(model.parameters()).device)
     run = _Run(model, optimizer, settings, workspace, journal, label, end_tokens or plan.total_tokens, device)
-    with _threads(settings.num_threads), _stop_signal() as stop:
-        resumed_at = _resume(run)
+    resumed_at = _resume(run)
+    num_pieces = settings.num_pieces if device == "cpu" else 1
+    with open_pieces(model, num_pieces, settings.num_threads) as pieces, _stop_signal() as stop:
         if validate and not run.first:
             run.first = _validate(run, validate)
         for point in plan.points(resumed_at, start_tokens, end_tokens):
-            _step(run, batches.batch(point), point, objective, clip_norm)
+            _step(run, pieces, batches.batch(point), point, objective, clip_norm)
             _after_step(run, point, validate)
             if stop:
                 _save(run)
@@ -136,19 +138,27 @@ def train(
     )
 
 
-def _step(run: _Run, batch: TrainingBatch, point: StepPoint, objective: Objective, clip_norm: float) -> None:
-    """One optimiser step on one batch, in micro-batches."""
+def _step(
+    run: _Run, pieces: Pieces, batch: TrainingBatch, point: StepPoint, objective: Objective, clip_norm: float
+) -> None:
+    """One optimiser step on one batch."""
     started = time.perf_counter()
-    run.model.train()
+    for replica in pieces.models:
+        replica.train()
     run.learning_rate = point.learning_rate
     set_learning_rate(run.optimizer, point.learning_rate)
     weight = max(batch.weight, 1.0)
-    total = torch.zeros((), device=run.device)
-    for piece in batch.split(run.settings.micro_batch_rows or point.num_rows):
-        with _precision(run):
-            loss = objective(run.model, piece.to(run.device)) / weight
-        loss.backward()
-        total += loss.detach()
+
+    def backward(model: PreTrainedModel, piece: TrainingBatch) -> Tensor:
+        total = torch.zeros((), device=run.device)
+        for part in piece.split(run.settings.micro_batch_rows or point.num_rows):
+            with _precision(run):
+                loss = objective(model, part.to(run.device)) / weight
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    total = pieces.backward(batch, point.num_rows, backward)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), clip_norm)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
@@ -254,16 +264,6 @@ def _precision(run: _Run):
     if run.settings.precision == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(run.device).type, torch.bfloat16)
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

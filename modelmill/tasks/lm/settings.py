@@ -54,8 +54,11 @@ class TrainSettings(StageConfig):
     "Tokens between weight snapshots that are kept to the end (for averaging); none: no snapshots."
     snapshot_from_tokens: int = 0
     "No snapshot before this many tokens."
+    num_pieces: int = Field(default=1, gt=0)
+    "CPU only. Parts of a batch that threads compute side by side, one thread each. The result does not "
+    "depend on the number of threads then; with one piece, torch's threads share each operation."
     num_threads: int | None = Field(default=None, json_schema_extra={"placement": True})
-    "Threads of this process; none: what torch finds. One each when several runs share a machine."
+    "Threads of this process; none: all cores. One each when several runs share a machine."
     compile: bool = False
     "torch.compile the transformer blocks: 20-45 s, pays back after about a million tokens on a CPU."
 

@@ -64,7 +64,7 @@ class Config(StageConfig):
     "How weights begin."
     optimizer: OptimizerConfig = OptimizerConfig()
     "AdamW."
-    train: TrainSettings = TrainSettings()
+    train: TrainSettings = TrainSettings(num_pieces=2)
     "Logging, checkpoints, numerics."
     validation_tokens_per_domain: int | None = Field(default=None, gt=0)
     "Held-out tokens of each domain that the loss is measured on, before and after; none: as in the scaling proxies."

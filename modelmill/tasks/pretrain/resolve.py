@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.lm.data import TokenFolder
 from modelmill.tasks.lm.plan import Plan, Schedule
@@ -48,7 +50,7 @@ def resolve(config: Config, choice: dict[str, Any], tokens: TokenFolder) -> Reso
         rope_theta=config.rope_theta,
         tie_embeddings=tied,
     )
-    plan = Plan(
+    plan = _plan(
         total_tokens=total,
         batch_tokens=batch,
         sequence_length=length,
@@ -73,6 +75,14 @@ def resolve(config: Config, choice: dict[str, Any], tokens: TokenFolder) -> Reso
         predicted_interval=choice.get("interval") if comparable else None,
         reasons=reasons,
     )
+
+
+def _plan(**values: Any) -> Plan:
+    try:
+        return Plan(**values)
+    except ValidationError as error:
+        reason = "; ".join(problem["msg"] for problem in error.errors())
+        raise RecipeError(f"pretrain: recipe and fit together give no sound plan: {reason}") from error
 
 
 def _size(config: Config, name: str) -> int | None:
