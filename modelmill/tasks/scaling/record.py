@@ -9,9 +9,11 @@ from modelmill.tasks.lm.shape import ModelShape, count_matmul_parameters, count_
 from modelmill.tasks.scaling.choice import COUNTS, Candidate, CountedLaw, ProxyRun
 from modelmill.tasks.scaling.config import Config
 from modelmill.tasks.scaling.isoflop import BudgetLosses, IsoFlop
-from modelmill.tasks.scaling.laws import Interval
+from modelmill.tasks.scaling.laws import EXPONENT_RANGE, Interval
 from modelmill.tasks.scaling.learning_rate import RateLaw, RateTrial
 from modelmill.tasks.scaling.shapes import body_parameters
+
+LARGE_NOISE = 0.01  # ten times the 0.1 % at which forecasts at 100 times the compute stay within 0.5 %
 
 
 def law_record(law: CountedLaw) -> dict[str, Any]:
@@ -87,6 +89,20 @@ def shape_record(shape: ModelShape) -> dict[str, Any]:
     return sizes | {"parameters": count_parameters(shape), "body_parameters": body_parameters(shape)}
 
 
+def cautions(law: dict[str, Any]) -> list[str]:
+    """What a reader must know before trusting the law outside of the runs; empty when nothing is odd."""
+    found = []
+    for name, scale, what in (("alpha", "A", "size"), ("beta", "B", "tokens")):
+        edge = law[name]["value"] <= 1.01 * EXPONENT_RANGE[0] or law[name]["value"] >= 0.99 * EXPONENT_RANGE[1]
+        if edge or law[scale]["value"] == 0:
+            found.append(f"the effect of {what} cannot be told from these runs ({name} = {law[name]['value']:.2g})")
+    if law["E"]["value"] == 0:
+        found.append("no floor of the loss is seen yet (E = 0): these runs end before the law's usual range")
+    if law["relative_noise"] > LARGE_NOISE:
+        found.append(f"runs lie {law['relative_noise']:.1%} off the law; forecasts far beyond them will miss")
+    return found
+
+
 def summary(fit: dict[str, Any], num_runs: int) -> str:
     """Markdown: the law, the learning rate, the choice, and what limits it."""
     law, choice, rate = fit["law"], fit["choice"], fit["learning_rate"]
@@ -108,6 +124,7 @@ def summary(fit: dict[str, Any], num_runs: int) -> str:
         f"({choice['num_layers']} layers of {choice['hidden_size']}), {choice['tokens']:,} tokens, learning rate "
         f"{choice['learning_rate']:.2g}. {fit['choice_limited_by']} "
         f"Forecast after decay: {choice['predicted_loss']:.3f} ({low:.3f} – {high:.3f}) nats per token."
+        + "".join(f"\n\nCaution: {caution}." for caution in fit["cautions"])
     )
 
 

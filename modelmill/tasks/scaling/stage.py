@@ -13,6 +13,7 @@ from modelmill.tasks.scaling.learning_rate import RateLaw, RateTrial, fit_rate_l
 from modelmill.tasks.scaling.plots import write_figures
 from modelmill.tasks.scaling.proxy import train_proxy
 from modelmill.tasks.scaling.record import (
+    cautions,
     choice_record,
     iso_flop_record,
     law_record,
@@ -54,8 +55,10 @@ def run(context: StageContext) -> StageResult:
     law = fit_counted_law(runs, num_copies=config.bootstrap_copies, robust=config.robust, seed=config.seed)
     budgets = _by_budget(runs)
     iso_flop = fit_isoflop(budgets, noise=law.fitted.noise, seed=config.seed)
+    numbers = law_record(law)
     fit = {
-        "law": law_record(law),
+        "law": numbers,
+        "cautions": cautions(numbers),
         "iso_flop": iso_flop_record(iso_flop, budgets),
         "learning_rate": rate_record(rates, trials),
         **_choice(config, tokens, law, rates, sweep, max_tokens),
