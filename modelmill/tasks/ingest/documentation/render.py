@@ -95,8 +95,16 @@ def public_members(module: ModuleType) -> list[tuple[str, Any]]:
     names = getattr(module, "__all__", None)
     if not isinstance(names, list | tuple):
         names = [name for name in vars(module) if not name.startswith("_")]
-    found = [(name, getattr(module, name, None)) for name in sorted(set(map(str, names)))]
+    found = [(name, member_of(module, name)) for name in sorted(set(map(str, names)))]
     return [(name, value) for name, value in found if value is not None]
+
+
+def member_of(module: ModuleType, name: str) -> Any:
+    """A member, or None: lazy modules import on access, and what they import may be missing."""
+    try:
+        return getattr(module, name, None)
+    except Exception:  # noqa: BLE001 - other people's `__getattr__`
+        return None
 
 
 def has_home_in(value: Any, module: str) -> bool:
@@ -124,12 +132,15 @@ def own_attributes(object: type) -> list[Any]:
 
 
 def documentation_of(object: Any) -> str:
-    """An object's own docstring; pydoc would search base classes, and the source for comments, where there is none."""
+    """An object's own docstring; pydoc would search base classes, and the source for comments, where there is none.
+
+    A value has none: it would show its type's, or one that is made anew from what was imported so far.
+    """
+    kinds = (inspect.ismodule, inspect.isclass, inspect.isroutine, inspect.isdatadescriptor)
     try:
-        text = object.__doc__
-        if not isinstance(text, str) or (text is type(object).__doc__ and object is not type):
-            return ""  # a value, which shows the docstring of its type
-        return inspect.cleandoc(text).rstrip()
+        is_made_anew = isinstance(inspect.getattr_static(type(object), "__doc__", None), property)
+        text = object.__doc__ if any(kind(object) for kind in kinds) and not is_made_anew else None
+        return inspect.cleandoc(text).rstrip() if isinstance(text, str) else ""
     except Exception:  # noqa: BLE001 - any library's __doc__ property may raise anything: no docstring then
         return ""
 
