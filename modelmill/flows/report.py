@@ -8,7 +8,7 @@ import jinja2
 
 from modelmill.flows import plots, report_data
 from modelmill.flows.report_data import StageView
-from modelmill.tasks.files import atomic_path
+from modelmill.tasks.files import atomic_path, read_json
 
 __all__ = ["StageView", "write_report"]
 
@@ -44,7 +44,8 @@ def page_values(stages: list[StageView], record: dict[str, Any]) -> dict[str, An
         "verdict": verdict(steps, curves),
         "waivers": report_data.waivers(stages),
         "funnel": report_data.funnel(stages),
-        "forecast": report_data.forecast(stages),
+        "choice": choice(stages),
+        "forecast": forecast(stages),
         "plots": [(stage, title, plots.file_uri(path)) for stage, title, path in report_data.plots(stages)],
         "loss_curve": plots.loss_curve(curves) if curves else None,
         "needles": [(model["id"], plots.needle_map(model)) for model in needles],
@@ -56,6 +57,31 @@ def page_values(stages: list[StageView], record: dict[str, Any]) -> dict[str, An
         ),
         "samples": report_data.samples(stages),
     }
+
+
+def choice(stages: list[StageView]) -> dict[str, Any] | None:
+    """What the scaling fit chose for pretrain, what limited it, and how far it may be trusted."""
+    for stage in report_data.finished(stages, "scaling"):
+        if path := stage.file("fit.json"):
+            fit = read_json(path)
+            return fit["choice"] | {name: fit.get(name) for name in ("budget_flops", "choice_limited_by", "cautions")}
+    return None
+
+
+def forecast(stages: list[StageView]) -> dict[str, Any] | None:
+    """Pretrain's forecast (nats per token) against what was measured after a decay, if the run was scored."""
+    for stage in report_data.finished(stages, "pretrain"):
+        if path := stage.file("training.json"):
+            training = read_json(path)
+            if training.get("forecast") is not None:
+                return {
+                    "predicted": training["forecast"],
+                    "measured": training["decayed_loss"],
+                    "interval": training.get("forecast_interval"),
+                    "error": training["forecast_error"],
+                    "inside": training.get("forecast_inside_interval"),
+                }
+    return None
 
 
 def verdict(steps: list[dict[str, Any]], curves: list[dict[str, Any]]) -> list[str]:
