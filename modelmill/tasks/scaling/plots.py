@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from modelmill.tasks.files import atomic_path
 from modelmill.tasks.lm.shape import count_parameters
@@ -38,7 +39,7 @@ def draw_isoflop(axes: Axes, iso_flop: IsoFlop, budgets: Sequence[BudgetLosses])
         axes.plot(sizes, parabola.at(sizes), "-", color=colour, linewidth=1)
         if parabola.inside and parabola.optimum and parabola.loss:
             axes.plot(parabola.optimum.value, parabola.loss, "o", color=colour, markersize=11, fillstyle="none")
-    axes.set(xscale="log", xlabel="parameters", ylabel="validation loss (nats per token)")
+    _scale(axes, "parameters")
     axes.set_title("Loss by size at equal compute")
     axes.legend(frameon=False)
 
@@ -52,9 +53,17 @@ def draw_law(axes: Axes, law: CountedLaw, runs: Sequence[ProxyRun]) -> None:
         tokens = np.geomspace(points[0][0] / 1.2, points[-1][0] * 1.5, 100)
         axes.plot(*zip(*points, strict=True), "o", color=colour, label=f"{size / 1e6:.2f}M parameters")
         axes.plot(tokens, law.fitted.law.loss(law.size(shape), tokens), "-", color=colour, linewidth=1)
-    axes.set(xscale="log", xlabel="training tokens", ylabel="validation loss (nats per token)")
+    _scale(axes, "training tokens")
     axes.set_title("Measured losses and the fitted law L(N, D)")
     axes.legend(frameon=False)
+
+
+def _scale(axes: Axes, quantity: str) -> None:
+    """A logarithmic axis with labels such as 50k and 1M; the default ones run into each other over one decade."""
+    axes.set(xscale="log", xlabel=quantity, ylabel="validation loss (nats per token)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _save(figure: Figure, path: Path) -> None:
