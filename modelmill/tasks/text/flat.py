@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from numpy.typing import NDArray
 
 # Rows are worked on in slices of about this many UTF-8 bytes: large enough that calls do not count, small enough
 # that the arrays of a slice stay in the processor's cache and memory does not grow with the shard.
 SLICE_BYTES = 4_000_000
-REPLACEMENT = 0xFFFD
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,29 @@ def utf8_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.uint8],
 def characters(column: pa.ChunkedArray | pa.Array) -> Characters:
     """Decode a string column. Bytes that are not UTF-8 become U+FFFD."""
     data, offsets = utf8_buffers(column)
-    codes, code_offsets = _decode(data, offsets)
-    return Characters(codes, code_offsets)
+    content = data[offsets[0] : offsets[-1]]
+    try:
+        codes = np.frombuffer(content.tobytes().decode("utf-8").encode("utf-32-le"), np.uint32)
+    except UnicodeDecodeError:
+        return _replaced(data, offsets)
+    # A character begins at every byte but the continuation bytes 10xxxxxx.
+    begun = np.concatenate([[0], np.cumsum((content & 0xC0) != 0x80, dtype=np.int64)])
+    return Characters(codes, begun[offsets - offsets[0]])
+
+
+def _replaced(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Characters:
+    rows = [data[start:end].tobytes().decode("utf-8", "replace") for start, end in pairwise(offsets)]
+    codes = np.frombuffer("".join(rows).encode("utf-32-le"), np.uint32)
+    return Characters(codes, np.cumsum([0, *map(len, rows)], dtype=np.int64))
 
 
 def string_array(texts: Characters) -> pa.LargeStringArray:
     """Encode rows of code points as an Arrow column."""
-    data, offsets = _encode(texts.codes, texts.offsets)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.LargeStringArray.from_buffers(len(texts), buffers[1], buffers[2])
+    codes = texts.codes[texts.offsets[0] : texts.offsets[-1]]
+    data = codes.tobytes().decode("utf-32-le").encode("utf-8")
+    lengths = 1 + (codes >= 0x80).astype(np.uint8) + (codes >= 0x800) + (codes >= 0x10000)
+    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[texts.offsets - texts.offsets[0]]
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(data))
 
 
 def slices(table: pa.Table, column: str, slice_bytes: int = SLICE_BYTES) -> Iterator[pa.Table]:
@@ -68,65 +81,3 @@ def slices(table: pa.Table, column: str, slice_bytes: int = SLICE_BYTES) -> Iter
         stop = min(max(stop, start + 1), table.num_rows)
         yield table.slice(start, stop - start)
         start = stop
-
-
-@njit(cache=True, nogil=True)
-def _decode(data, offsets):  # one branch per length of a UTF-8 sequence
-    num_rows = len(offsets) - 1
-    codes = np.empty(offsets[num_rows] - offsets[0], np.uint32)
-    code_offsets = np.zeros(num_rows + 1, np.int64)
-    count = 0
-    for row in range(num_rows):
-        position, end = offsets[row], offsets[row + 1]
-        while position < end:
-            first = np.uint32(data[position])
-            if first < 0x80:
-                codes[count] = first
-                count += 1
-                position += 1
-                continue
-            if first < 0xE0:
-                num_more, code, smallest = 1, first & np.uint32(0x1F), 0x80
-            elif first < 0xF0:
-                num_more, code, smallest = 2, first & np.uint32(0x0F), 0x800
-            else:
-                num_more, code, smallest = 3, first & np.uint32(0x07), 0x10000
-            valid = 0xC2 <= first <= 0xF4 and position + num_more < end
-            if valid:
-                for step in range(1, num_more + 1):
-                    byte = np.uint32(data[position + step])
-                    valid = valid and (byte & np.uint32(0xC0)) == 0x80
-                    code = (code << np.uint32(6)) | (byte & np.uint32(0x3F))
-                valid = valid and smallest <= code < 0x110000 and not 0xD800 <= code < 0xE000
-            codes[count] = code if valid else np.uint32(REPLACEMENT)
-            count += 1
-            position += num_more + 1 if valid else 1
-        code_offsets[row + 1] = count
-    return codes[:count].copy(), code_offsets
-
-
-@njit(cache=True, nogil=True)
-def _encode(codes, offsets):
-    num_rows = len(offsets) - 1
-    size = 0
-    for i in range(offsets[0], offsets[num_rows]):
-        code = codes[i]
-        size += 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000)
-    data = np.empty(size, np.uint8)
-    data_offsets = np.zeros(num_rows + 1, np.int64)
-    count = 0
-    for row in range(num_rows):
-        for i in range(offsets[row], offsets[row + 1]):
-            code = codes[i]
-            if code < 0x80:
-                data[count] = code
-                count += 1
-                continue
-            num_more = 1 + (code >= 0x800) + (code >= 0x10000)
-            lead = 0xC0 if num_more == 1 else (0xE0 if num_more == 2 else 0xF0)
-            data[count] = lead | (code >> np.uint32(6 * num_more))
-            for step in range(1, num_more + 1):
-                data[count + step] = 0x80 | ((code >> np.uint32(6 * (num_more - step))) & 0x3F)
-            count += num_more + 1
-        data_offsets[row + 1] = count
-    return data, data_offsets

@@ -51,7 +51,7 @@ def test_words_cover_the_text_without_overlap(text: str) -> None:
 def test_bytes_that_are_not_text_become_replacement_characters() -> None:
     broken = pa.array([b"ab\xff\xc3", b"\xe4\xb8z", "中".encode()], pa.binary())
     column = pa.LargeStringArray.from_buffers(3, *broken.cast(pa.large_binary()).buffers()[1:])
-    assert string_array(characters(column)).to_pylist() == ["ab\ufffd\ufffd", "\ufffd\ufffdz", "中"]
+    assert string_array(characters(column)).to_pylist() == ["ab\ufffd\ufffd", "\ufffdz", "中"]
 
 
 def test_slices_keep_every_row_once_and_nulls_are_empty() -> None:
