@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import operator
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,21 +103,26 @@ def suite_task(suite: Suite) -> dict[str, Any]:
         "task": suite.name,
         "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)},
         "test_split": "test",
-        "doc_to_text": "Question: {{question}}\nAnswer:",
+        # Functions, because lm-eval compiles a Jinja template again for every item.
+        "doc_to_text": question_prompt,
+        "doc_to_target": operator.itemgetter("answer"),
     }
     if suite.kind == "multiple_choice":
         return shared | {
             "output_type": "multiple_choice",
-            "doc_to_choice": "{{choices}}",
-            "doc_to_target": "{{answer}}",
+            "doc_to_choice": operator.itemgetter("choices"),
             "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         }
     return shared | {
         "output_type": "generate_until",
-        "doc_to_target": "{{answer}}",
         "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 64},
         "metric_list": [{"metric": "exact_match", "ignore_case": True, "ignore_punctuation": True}],
     }
+
+
+def question_prompt(row: dict[str, Any]) -> str:
+    """What stands before a choice or an answer; the same for every suite."""
+    return f"Question: {row['question']}\nAnswer:"
 
 
 def file_task(path: Path) -> dict[str, Any]:
