@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import MillError
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import load_moments, save_moments, snapshots, state_folders
-from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
+from modelmill.tasks.lm.data import Batch, RowBatches, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import train
-from modelmill.tasks.lm.model import build_model
+from modelmill.tasks.lm.model import build_model, output_head
 from modelmill.tasks.lm.optim import build_optimizer, moments
-from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.plan import Plan, Schedule, StepPoint
 from modelmill.tasks.lm.rows import MaskedRows
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
 from tests.tasks.lm.tiny_run import PLAN, SHAPE, run
@@ -38,7 +39,7 @@ def test_a_killed_run_ends_with_the_same_bits(tokens_folder: Path, tmp_path: Pat
     assert len(state_folders(tmp_path / "killed" / "states")) == 2
 
 
-def trainee(seed: int = 1) -> tuple:
+def trainee(seed: int = 1) -> tuple[PreTrainedModel, torch.optim.Optimizer]:
     model = build_model(SHAPE, seed=seed)
     return model, build_optimizer(model, OptimizerConfig())
 
@@ -82,7 +83,7 @@ def test_instruction_examples_train_in_the_same_loop(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_stops_with_advice(tokens_folder: Path) -> None:
     model, optimizer = trainee()
     with torch.no_grad():
-        model.lm_head.weight[50:] = math.nan
+        output_head(model)[50:] = math.nan
     batches = RowBatches(document_mixture(open_tokens(tokens_folder), seed=1))
     with pytest.raises(MillError, match="Lower the learning rate"):
         train(model, optimizer, PLAN, batches, TrainSettings(log_every_steps=1))
@@ -92,7 +93,7 @@ def test_sigterm_saves_the_state_and_the_run_goes_on(tokens_folder: Path, tmp_pa
     class Terminating(RowBatches):
         armed = True
 
-        def batch(self, point):
+        def batch(self, point: StepPoint) -> Batch:
             if point.step == 5 and self.armed:
                 signal.raise_signal(signal.SIGTERM)
             return super().batch(point)
