@@ -39,6 +39,12 @@ class RaySampler:
         """See `Sampler.score`."""
         return self._call("score", sequences=[list(sequence) for sequence in sequences])
 
+    def process(self) -> int:
+        """The actor's process id."""
+        import ray
+
+        return ray.get(self._started().process.remote())
+
     def close(self) -> None:
         """End the actor."""
         if self._actor is not None:
@@ -88,10 +94,13 @@ class _SamplerActor:
 
     def __init__(self, log: Path, arguments: dict[str, Any]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         self._sampler = VllmSampler(**arguments)
+
+    def process(self) -> int:
+        return os.getpid()
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
         return getattr(self._sampler, method)(**arguments)

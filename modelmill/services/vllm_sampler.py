@@ -77,7 +77,12 @@ class VllmSampler:
         self._shape = shape
         self._start_engine(folder, max_length)
         self._tokenizer = _load_tokenizer(folder)
-        if not self._weights_agree(folder):
+        try:
+            agree = self._weights_agree(folder)
+        except RuntimeError as error:
+            # For example head sizes that are no multiple of 32, for which vLLM has no attention kernel on CPUs.
+            raise ContractError(f"vLLM started with {folder} but cannot compute with it: {error}") from error
+        if not agree:
             raise ContractError(
                 f"vLLM gives other log-probabilities than transformers for {folder}. "
                 "The architecture is probably not supported by this release of vLLM."
