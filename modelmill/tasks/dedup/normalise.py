@@ -6,12 +6,13 @@ The normalisation of dots.llm1 (C.1, step 4), which its MinHash uses too.
 import functools
 import string
 import unicodedata
+from itertools import chain
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from modelmill.tasks.text.characters import NUM_CLASSED, NUM_CODE_POINTS
+from modelmill.tasks.text.characters import CLASSED, NUM_CODE_POINTS
 from modelmill.tasks.text.flat import Characters
 
 KEEP, REMOVE, SPACE, REPLACE = 0, 1, 2, 3
@@ -24,7 +25,7 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint32],
     start = np.zeros(NUM_CODE_POINTS, np.int32)
     combining = np.zeros(NUM_CODE_POINTS, np.uint8)
     replacements: list[int] = []
-    for code in range(NUM_CLASSED):
+    for code in chain(*CLASSED):
         character = chr(code)
         combining[code] = unicodedata.combining(character)
         if character.isspace():

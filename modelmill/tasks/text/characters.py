@@ -4,13 +4,14 @@ import functools
 import string
 import unicodedata
 from importlib import resources
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 NUM_CODE_POINTS = 0x110000
-# Above this plane only private use, tags and unassigned code points follow: they have no class.
-NUM_CLASSED = 0x40000
+# Between and above these planes only private use and unassigned code points lie: they have no class.
+CLASSED = (range(0x40000), range(0xE0000, 0xE0200))
 
 # Flags of `classes()`. Compiled functions of other modules hold these numbers, and numba's cache does not notice when
 # they change here: a new flag takes a new number, and no flag changes its own.
@@ -70,12 +71,12 @@ def sentence_terminals() -> frozenset[int]:
 def classes() -> NDArray[np.uint16]:
     """Flags of every code point, indexed by it."""
     table = np.zeros(NUM_CODE_POINTS, np.uint16)
-    for code in range(NUM_CLASSED):
+    for code in chain(*CLASSED):
         table[code] = _unicode_flags(chr(code))
     control = [*range(9), 11, 12, *range(13, 32), *range(127, 160)]
     _add(table, SYMBOL, [*map(ord, _CCNET_SYMBOLS), *control, *sentence_terminals()])
     _add(table, TERMINAL, sentence_terminals())
-    currency = [code for code in range(NUM_CLASSED) if unicodedata.category(chr(code)) == "Sc"]
+    currency = [code for code in CLASSED[0] if unicodedata.category(chr(code)) == "Sc"]
     shared = [*map(ord, _BRACKETS_AND_STOPS + _QUOTES + "—–"), *np.flatnonzero(table & ICON)]
     _add(table, PREFIX, [*shared, *currency, *map(ord, "§%=")])
     _add(table, SUFFIX, shared)
