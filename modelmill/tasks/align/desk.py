@@ -62,7 +62,7 @@ class Desk:
         """Continue prompts with a model; a reply ends with its turn or its text."""
         sampler = self.context.sampler()
         if self._loaded != model:
-            sampler.load(model, self.config.supervised.sequence_length)
+            sampler.load(model, sampling_length(model, self.config))
             self._loaded = model
         stops = [self.chat.end_of_turn, *self.chat.end_of_text]
         return sampler.sample(prompts, max_tokens=self.config.max_reply_tokens, stop_token_ids=stops, **options)
@@ -95,3 +95,9 @@ def _number(name: str) -> int:
     """The step's number in its name; the base comes first."""
     head = name.split("-")[0]
     return int(head) if head.isdigit() else 0
+
+
+def sampling_length(model: Path, config: Config) -> int:
+    """Tokens that the sampler must hold: a whole conversation of training, but no more than the model has positions."""
+    positions = int(read_json(model / "config.json")["max_position_embeddings"])
+    return min(config.supervised.sequence_length, positions)
