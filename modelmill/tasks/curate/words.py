@@ -77,7 +77,7 @@ def _combined(strings: pa.ChunkedArray | pa.Array) -> pa.Array:
     return strings.cast(pa.large_string())
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _decode(data: np.ndarray, position: int):
     """Code point at `position` of valid UTF-8, and its length in bytes."""
     lead = np.int64(data[position])
@@ -95,7 +95,7 @@ def _decode(data: np.ndarray, position: int):
 SEPARATOR, LETTER, IDEOGRAPH = 0, 1, 2
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _kind(point):
     """Separator, part of a word, or a character that is a word by itself."""
     if point < 0x80:
@@ -143,7 +143,7 @@ def _hash_words(data: np.ndarray, offsets: np.ndarray, borders: np.ndarray, hash
         hashes[word] = _mixed(hashes[word])
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _mixed(value: np.uint64) -> np.uint64:
     """Spread every input bit over every output bit (the finaliser of SplitMix64)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,5 +1,6 @@
 """Column of texts and a tokenizer folder → token ids in one flat array with the borders between the texts."""
 
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,10 +9,11 @@ import pyarrow as pa
 from tokenizers import Tokenizer, pre_tokenizers
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.tokenize.pieces import byte_characters, piece_splitter, split_pieces
+from modelmill.tasks.tokenize.pieces import byte_characters, join_pieces, piece_splitter, split_pieces
 from modelmill.tasks.tokenize.shards import token_dtype
 
-BATCH_BYTES = 32_000_000
+# Bounds the memory of the scanner's tables, about 30 bytes for each byte of text at worst.
+BATCH_BYTES = 16_000_000
 
 
 class TokenRows(NamedTuple):
@@ -67,11 +69,7 @@ class Encoder:
         view = memoryview(data or b"")
         distinct = [str(view[start:end], "utf-8") for start, end in zip(pieces.starts, pieces.ends, strict=True)]
         encoded = _flat_ids(self.tokenizer, distinct, self.dtype)
-        lengths = np.diff(encoded.offsets)[pieces.number]
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        # token k of piece p is token k of its distinct piece
-        source = np.repeat(encoded.offsets[pieces.number] - ends[:-1], lengths) + np.arange(ends[-1])
-        return TokenRows(encoded.tokens[source], ends[pieces.borders])
+        return TokenRows(*join_pieces(pieces, *encoded))
 
     def _encode_whole(self, texts: pa.LargeStringArray) -> TokenRows:
         return _flat_ids(self.tokenizer, texts.to_pylist(), self.dtype)
@@ -88,7 +86,7 @@ def encode_rows(table: pa.Table, tokenizer_folder: Path | str) -> pa.Table:
 def _flat_ids(tokenizer: Tokenizer, texts: list[str], dtype: np.dtype) -> TokenRows:
     ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-    return TokenRows(np.fromiter((token for row in ids for token in row), dtype, offsets[-1]), offsets)
+    return TokenRows(np.fromiter(chain.from_iterable(ids), dtype, offsets[-1]), offsets)
 
 
 def _batches(texts: pa.ChunkedArray) -> list[pa.LargeStringArray]:

@@ -43,8 +43,17 @@ def split_pieces(data: np.ndarray, offsets: np.ndarray) -> Pieces:
     number = np.empty(borders[-1], np.int32)
     ends = np.empty(borders[-1], np.int64)
     _mark_pieces(data, offsets, classes, borders, ends)
-    first_starts, first_ends = _number_pieces(data, offsets, borders, ends, number)
+    slots = np.full(1 << int(2 * borders[-1]).bit_length(), -1, np.int32)
+    first_starts, first_ends = _number_pieces(data, offsets, borders, ends, number, slots)
     return Pieces(number, borders, first_starts, first_ends)
+
+
+def join_pieces(pieces: Pieces, tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of all texts, and the borders between the texts; distinct piece n is tokens[offsets[n]:offsets[n + 1]]."""
+    ends = np.concatenate([[0], np.cumsum(np.diff(offsets)[pieces.number])])
+    joined = np.empty(ends[-1], tokens.dtype)
+    _copy_tokens(pieces.number, tokens, offsets, joined)
+    return joined, ends[pieces.borders]
 
 
 def piece_splitter() -> pre_tokenizers.PreTokenizer:
@@ -88,7 +97,7 @@ def character_classes(seen: np.ndarray) -> np.ndarray:
     return classes
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _step(data, position):
     """Code point at `position`, and where the next one begins."""
     lead = np.int64(data[position])
@@ -111,7 +120,7 @@ def _mark_seen(data, seen):
         seen[point] = True
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _run_end(data, position, end, classes, wanted):
     """End of the run of characters of one class that begins at `position`."""
     while position < end:
@@ -196,75 +205,44 @@ def _mark_pieces(
 
 
 @numba.njit(cache=True)
-def _number_pieces(
-    data: np.ndarray,
-    offsets: np.ndarray,
-    borders: np.ndarray,
-    ends: np.ndarray,
-    number: np.ndarray,
-):
-    """Fill `number`; returns first and last byte of each distinct piece. Open addressing, at most half full."""
-    slots = np.full(1 << 16, -1, np.int32)
-    hashes = np.empty(1 << 15, np.uint64)
-    starts = np.empty(1 << 15, np.int64)
-    lengths = np.empty(1 << 15, np.int64)
+def _number_pieces(data, offsets, borders, ends, number, slots):
+    """Fill `number`; returns first and last byte of each distinct piece.
+
+    slots: open addressing by hash, a power of two of them, at least twice the pieces; -1 is free.
+    """
+    starts = np.empty(len(number), np.int64)
+    lengths = np.empty(len(number), np.int64)
     distinct = 0
     for row in range(len(offsets) - 1):
         start = offsets[row]
         for piece in range(borders[row], borders[row + 1]):
             length = ends[piece] - start
-            value = _piece_hash(data, start, length)
-            slot = np.int64(value & np.uint64(len(slots) - 1))
+            value = np.uint64(0xCBF29CE484222325)
+            for byte in range(start, start + length):
+                value = (value ^ np.uint64(data[byte])) * np.uint64(0x100000001B3)
+            slot = np.int64(value ^ value >> np.uint64(32)) & (len(slots) - 1)
             while slots[slot] >= 0:
                 known = slots[slot]
-                if hashes[known] == value and lengths[known] == length and _same(data, starts[known], start, length):
+                same = 0
+                while lengths[known] == length and same < length and data[starts[known] + same] == data[start + same]:
+                    same += 1
+                if same == length:
                     break
                 slot = (slot + 1) & (len(slots) - 1)
             if slots[slot] < 0:
-                if distinct == len(hashes):
-                    hashes, starts, lengths = _doubled(hashes), _doubled(starts), _doubled(lengths)
-                    slots = _slots(hashes[:distinct], 2 * len(slots))
-                    slot = _free_slot(slots, value)
                 slots[slot] = distinct
-                hashes[distinct], starts[distinct], lengths[distinct] = value, start, length
+                starts[distinct] = start
+                lengths[distinct] = length
                 distinct += 1
             number[piece] = slots[slot]
             start = ends[piece]
-    return starts[:distinct].copy(), starts[:distinct] + lengths[:distinct]
-
-
-@numba.njit(cache=True, inline="always")
-def _piece_hash(data, start, length):
-    value = np.uint64(0xCBF29CE484222325)
-    for byte in range(start, start + length):
-        value = (value ^ np.uint64(data[byte])) * np.uint64(0x100000001B3)
-    return value ^ value >> np.uint64(32)
-
-
-@numba.njit(cache=True, inline="always")
-def _same(data, first, second, length):
-    index = 0
-    while index < length and data[first + index] == data[second + index]:
-        index += 1
-    return index == length
+    return starts[:distinct], starts[:distinct] + lengths[:distinct]
 
 
 @numba.njit(cache=True)
-def _doubled(array):
-    return np.concatenate((array, np.empty_like(array)))
-
-
-@numba.njit(cache=True)
-def _free_slot(slots, value):
-    slot = np.int64(value & np.uint64(len(slots) - 1))
-    while slots[slot] >= 0:
-        slot = (slot + 1) & (len(slots) - 1)
-    return slot
-
-
-@numba.njit(cache=True)
-def _slots(hashes, size):
-    slots = np.full(size, -1, np.int32)
-    for number in range(len(hashes)):
-        slots[_free_slot(slots, hashes[number])] = number
-    return slots
+def _copy_tokens(number, tokens, offsets, joined):
+    place = 0
+    for piece in number:
+        for source in range(offsets[piece], offsets[piece + 1]):
+            joined[place] = tokens[source]
+            place += 1
