@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from modelmill.tasks.clean.config import C4
-from modelmill.tasks.clean.languages import LanguageTraits
+from modelmill.tasks.clean.traits import LanguageTraits
 from modelmill.tasks.clean.verdict import Verdict, below
 from modelmill.tasks.text.characters import LINE_END, PUNCTUATION, SINGLE, SPACE, TERMINAL, classes
 from modelmill.tasks.text.flat import Characters

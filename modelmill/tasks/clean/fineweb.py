@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from modelmill.tasks.clean.config import FineWeb
-from modelmill.tasks.clean.languages import LanguageTraits
+from modelmill.tasks.clean.traits import LanguageTraits
 from modelmill.tasks.clean.verdict import Verdict, above, below, ratio
 from modelmill.tasks.text.characters import SPACE, TERMINAL, classes
 from modelmill.tasks.text.flat import Characters

@@ -7,7 +7,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from modelmill.tasks.clean.config import GopherQuality
-from modelmill.tasks.clean.languages import LanguageTraits
+from modelmill.tasks.clean.traits import LanguageTraits
 from modelmill.tasks.clean.verdict import Verdict, above, below, ratio
 from modelmill.tasks.text.characters import LETTER, LINE_END, SPACE, SYMBOL, classes
 from modelmill.tasks.text.flat import Characters

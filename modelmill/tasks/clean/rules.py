@@ -10,10 +10,10 @@ from modelmill.tasks.clean.config import Config
 from modelmill.tasks.clean.fineweb import fineweb_verdict
 from modelmill.tasks.clean.gopher import gopher_verdict
 from modelmill.tasks.clean.language import language_verdict, with_language
-from modelmill.tasks.clean.languages import LanguageTraits, traits
 from modelmill.tasks.clean.personal_data import redact
 from modelmill.tasks.clean.repetition import repetition_verdict
 from modelmill.tasks.clean.safety import safety_verdict
+from modelmill.tasks.clean.traits import LanguageTraits, traits
 from modelmill.tasks.clean.urls import url_verdict
 from modelmill.tasks.clean.verdict import Verdict, merged_counts
 from modelmill.tasks.text.flat import characters, slices, string_array

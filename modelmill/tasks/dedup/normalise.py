@@ -30,15 +30,21 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint32],
         combining[code] = unicodedata.combining(character)
         if character.isspace():
             action[code] = SPACE
-        elif character in string.punctuation or unicodedata.category(character)[0] in "PC":
-            # Unassigned characters are of category Cn: leave them, only controls and formats go.
-            action[code] = KEEP if unicodedata.category(character) in ("Cn", "Co", "Cs") else REMOVE
-        else:
-            folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", character).lower())
-            if folded != character:
-                action[code], start[code] = REPLACE, len(replacements)
-                replacements += [*map(ord, folded), 0]
+            continue
+        folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", character).lower())
+        left = "".join(part for part in folded if not _is_removed(part))
+        if not left:
+            action[code] = REMOVE
+        elif left != character:
+            action[code], start[code] = REPLACE, len(replacements)
+            replacements += [*map(ord, left), 0]
     return action, start, np.array(replacements, np.uint32), combining
+
+
+def _is_removed(character: str) -> bool:
+    # Controls and formats go; private and unassigned characters, of categories Co and Cn, may mean something.
+    category = unicodedata.category(character)
+    return character in string.punctuation or category[0] == "P" or category in ("Cc", "Cf")
 
 
 def normalised(texts: Characters, zero_digits: bool = False) -> Characters:

@@ -10,7 +10,7 @@ from modelmill.tasks.clean.c4 import c4_verdict, edited_lines
 from modelmill.tasks.clean.config import C4, FineWeb, GopherQuality
 from modelmill.tasks.clean.fineweb import fineweb_verdict
 from modelmill.tasks.clean.gopher import gopher_verdict
-from modelmill.tasks.clean.languages import traits
+from modelmill.tasks.clean.traits import traits
 from modelmill.tasks.clean.verdict import Verdict
 from modelmill.tasks.text.flat import characters, string_array
 from modelmill.tasks.text.words import words
