@@ -56,14 +56,14 @@ def _deployment(flow: Any, name: str, parameters: dict[str, Any], **options: Any
 
 def discard_missed_runs() -> None:
     """Delete scheduled runs of the time when nothing was served; those to come are scheduled anew."""
-    client = get_client(sync_client=True)
-    for run in client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Scheduled", "Late"]))
-        ),
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[NIGHTLY])),
-    ):
-        client.delete_flow_run(run.id)
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Scheduled", "Late"]))
+            ),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[NIGHTLY])),
+        ):
+            client.delete_flow_run(run.id)
 
 
 def main() -> None:

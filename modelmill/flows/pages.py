@@ -3,12 +3,12 @@
 import logging
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
-from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import FlowRunFilter
@@ -25,19 +25,27 @@ _UPDATE_SECONDS = 1.0
 class PrefectObserver:
     """Writes progress artifacts while a stage runs, and a summary when it ends; an observer of the runner.
 
+    `links` is shared with the other observers and shown in the summaries.
     What Prefect's API refuses or misses is logged and lost: a page is not worth a stage.
     """
 
-    def __init__(self, links: dict[str, str]) -> None:
-        self._links = links
-        self._client: SyncPrefectClient = get_client(sync_client=True)
+    def __init__(self, client: SyncPrefectClient, stage_ids: Sequence[str]) -> None:
+        """`stage_ids` are the stages that this run will go through, for the line's own progress bar."""
+        self.links: dict[str, str] = {}
+        self._waiting = list(stage_ids)
+        self._finished: list[tuple[str, dict[str, Any], bool]] = []
+        self._client = client
         self._run: dict[str, Any] = {}
         self._logger: logging.Logger | logging.LoggerAdapter[Any] = logging.getLogger(__name__)
-        self._why: str = ""
+        self._started, self._why = "", ""
         self._bars: dict[str, tuple[UUID, float]] = {}
+        self._enter_run()
+        self._line = dict(self._run)
+        self._line_bar = self._create("progress", "line-stages", 0.0, self._line_words()) if stage_ids else None
 
     def stage_started(self, event: StageStarted) -> None:
         self._enter_run()
+        self._started = event.id
         self._why = f"{event.status}: " + "; ".join(event.why)
         self._logger.info("%s %s (key %s)", event.id, self._why, event.key[:16])
 
@@ -48,14 +56,32 @@ class PrefectObserver:
             self._logger.warning("%s: %s", stage_id, event["text"])
 
     def stage_finished(self, stage_id: str, manifest: dict[str, Any], artifact: Path, reused: bool) -> None:
-        if reused:
+        if self._started != stage_id:
             self._enter_run()
             self._why = "reuse: its key and its artifact are unchanged"
-        summary = stage_summary(manifest, artifact, self._why, self._links)
+            if not reused:
+                self._why = "published: its output was complete when an earlier run was killed"
+        summary = stage_summary(manifest, artifact, self._why, self.links)
         self._create("markdown", f"{slug(stage_id)}-summary", summary, f"{stage_id}: what went in and came out")
+        self._finished.append((stage_id, manifest, reused))
+        self._waiting = [other for other in self._waiting if other != stage_id]
+        if self._line_bar:
+            share = len(self._finished) / (len(self._finished) + len(self._waiting))
+            self._update(self._line_bar, 100.0 * share, self._line_words())
 
     def stage_failed(self, stage_id: str, error: BaseException) -> None:
         self._logger.error("%s: %s: %s", stage_id, type(error).__name__, error)
+
+    def finish(self, error: BaseException | None) -> None:
+        """Leave the line's own summary on its page."""
+        if self._line_bar:
+            self._run = self._line
+            summary = line_summary(self._finished, self._waiting, error, self.links)
+            self._create("markdown", "line-summary", summary, "the line, stage by stage")
+
+    def _line_words(self) -> str:
+        names = [stage_id for stage_id, _, _ in self._finished]
+        return f"stages finished: {', '.join(names) or 'none'}; to come: {', '.join(self._waiting) or 'none'}"
 
     def _enter_run(self) -> None:
         """Remember the run that the stage belongs to: events arrive from another thread, which has no context."""
@@ -110,6 +136,26 @@ def stage_summary(manifest: dict[str, Any], artifact: Path, why: str, links: dic
     return "\n".join([*lines, "", manifest["summary"]])
 
 
+def line_summary(
+    finished: Sequence[tuple[str, dict[str, Any], bool]],
+    waiting: Sequence[str],
+    error: BaseException | None,
+    links: dict[str, str],
+) -> str:
+    """The markdown of the line's page: a row a stage, and what stopped it."""
+    lines = ["| stage | | in | out | seconds | artifact |", "|---|---|---:|---:|---:|---|"]
+    for stage_id, manifest, reused in finished:
+        counts, word = manifest["counts"], "reused" if reused else "built"
+        flow = f"{counts['in']:,} | {counts['out']:,} {counts['unit']}"
+        lines.append(f"| {stage_id} | {word} | {flow} | {manifest['seconds']:.1f} | `{manifest['digest'][:12]}` |")
+    lines += [f"| {stage_id} | not run | | | | |" for stage_id in waiting]
+    if error is not None:
+        lines += ["", f"**{type(error).__name__}**: {error}"]
+    if "mlflow" in links:
+        lines += ["", f"MLflow: {_link(links['mlflow'])}"]
+    return "\n".join(lines)
+
+
 def _places(artifact: Path, links: dict[str, str]) -> dict[str, str]:
     places = {"MLflow, the line": links["mlflow"]} if "mlflow" in links else {}
     if "mlflow_stage_run" in links and "mlflow" in links:
@@ -128,7 +174,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def claim_flow_run(home: Path, recipe: str) -> None:
+def claim_flow_run(client: SyncPrefectClient, home: Path, recipe: str) -> None:
     """Tag the current flow run with its home and recipe, and end runs of the same that say Running but are not.
 
     The caller holds the line's lock, so that whoever says so was killed.
@@ -137,7 +183,6 @@ def claim_flow_run(home: Path, recipe: str) -> None:
     if context is None or context.flow_run is None:
         return
     tags = line_tags(home, recipe)
-    client = get_client(sync_client=True)
     client.update_flow_run(context.flow_run.id, tags=sorted({*context.flow_run.tags, *tags}))
     running = {"state": {"type": {"any_": ["RUNNING"]}}, "tags": {"all_": tags}}
     for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(running)):

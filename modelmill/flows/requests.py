@@ -5,6 +5,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
 
 from modelmill.flows.recipe import recipe_names
 from modelmill.services.identity import config_class
@@ -71,11 +72,8 @@ class StageRequest(Request):
 
     def all_overrides(self, stage_id: str) -> list[str]:
         """The overrides, with the stage's own settings of the form as `stage.key=value`."""
-        settings = getattr(self, "settings", None)
-        return [
-            *self.overrides,
-            *(_as_overrides(stage_id, settings.model_dump(exclude_unset=True)) if settings else ()),
-        ]
+        settings: BaseModel | None = getattr(self, "settings", None)
+        return [*self.overrides, *(_as_overrides(stage_id, settings) if settings else ())]
 
 
 @functools.cache
@@ -101,9 +99,16 @@ def optional_settings(model: type[BaseModel]) -> type[BaseModel]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = optional_settings(kind)
         limited: Any = Annotated[kind, *info.metadata] if info.metadata else kind  # type: ignore[valid-type]
-        described = Field(default=None, description=info.description, json_schema_extra=_plain)
+        described = Field(default=None, description=_help(info), json_schema_extra=_plain)
         fields[name] = (limited | None, described)
     return create_model(f"{model.__name__}Settings", __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+
+
+def _help(info: FieldInfo) -> str | None:
+    """The field's help with its default, which a recipe may have changed."""
+    if isinstance(info.default, bool | int | float | str) and info.default != "":
+        return f"{info.description or ''} Default: {info.default}.".strip()
+    return info.description
 
 
 def _as_overrides(prefix: str, settings: BaseModel) -> list[str]:
@@ -127,7 +132,7 @@ def chosen_stage(stage: str, ids: list[str], wanted: str | None) -> str:
     """
     if wanted in ids:
         return wanted
-    if wanted is None and len(ids) == 1:
+    if not wanted and len(ids) == 1:
         return ids[0]
     found = f"it has {', '.join(ids)}" if ids else "it has none"
     raise RecipeError(f"the line was asked for one stage of kind {stage} (stage_id: {wanted or 'empty'}), and {found}")

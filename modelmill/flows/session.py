@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from prefect import tags
+from prefect import get_client, tags
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -19,7 +19,8 @@ from modelmill.flows.environment import mill_home
 from modelmill.flows.pages import PrefectObserver, claim_flow_run, line_tags
 from modelmill.flows.recipe import Line, load_compute
 from modelmill.flows.requests import Request
-from modelmill.flows.runner import Observer, Session, StageStarted
+from modelmill.flows.runner import Session, StageStarted
+from modelmill.flows.start import HANDED
 from modelmill.services.compute import Compute
 from modelmill.services.stack import stack_environment
 from modelmill.services.tracking import LineTracking
@@ -27,16 +28,6 @@ from modelmill.services.tracking import LineTracking
 SKIPPED = "a run of this recipe is under way in this home, and when_busy says skip"
 
 
-@dataclass(frozen=True)
-class Handed:
-    """What a process that calls a flow itself gives to it beyond the request: observers, and a line read already."""
-
-    observers: Sequence[Observer] = ()
-    line: Line | None = None
-    has_page: bool = True
-
-
-HANDED: ContextVar[Handed] = ContextVar("handed", default=Handed())  # noqa: B039 - frozen
 _OPEN: ContextVar[Session | None] = ContextVar("open_line", default=None)
 
 
@@ -46,8 +37,13 @@ def current_line() -> Session | None:
 
 
 @contextlib.contextmanager
-def open_line(request: Request, line: Line, force: Sequence[str]) -> Iterator[Session | None]:
-    """Yield the line that is open already, or open it; None when it is busy and the request says skip."""
+def open_line(
+    request: Request, line: Line, force: Sequence[str], stage_ids: Sequence[str] = ()
+) -> Iterator[Session | None]:
+    """Yield the line that is open already, or open it; None when it is busy and the request says skip.
+
+    `stage_ids` are what the caller will go through, for the progress that the line's page shows.
+    """
     opened = current_line()
     if opened is not None:
         yield opened
@@ -59,20 +55,27 @@ def open_line(request: Request, line: Line, force: Sequence[str]) -> Iterator[Se
         if not is_free:
             yield None
             return
-        claim_flow_run(home, line.name)
-        with tags(*line_tags(home, line.name)), _services(request, line, home, force) as session:
-            yield session
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(get_client(sync_client=True))
+            claim_flow_run(client, home, line.name)
+            stack.enter_context(tags(*line_tags(home, line.name)))
+            page = PrefectObserver(client, stage_ids)
+            yield stack.enter_context(_services(request, line, home, force, page))
 
 
 @contextlib.contextmanager
-def _services(request: Request, line: Line, home: Path, force: Sequence[str]) -> Iterator[Session]:
+def _services(
+    request: Request, line: Line, home: Path, force: Sequence[str], page: PrefectObserver
+) -> Iterator[Session]:
     for name, value in stack_environment(home).items():
         os.environ.setdefault(name, value)  # where the stack runs, its Ray is joined
     handed = HANDED.get()
-    links = {"prefect": page} if handed.has_page and (page := flow_run.ui_url) else {}
+    links = page.links
+    if handed.has_page and flow_run.ui_url:
+        links["prefect"] = flow_run.ui_url
     tracking = LineTracking(home, line.name, line.resolved(), links, _attempt(), f"mill run {request.recipe}")
     failure = _Failure()
-    observers = [*handed.observers, PrefectObserver(links), tracking, failure]
+    observers = [*handed.observers, page, tracking, failure]
     compute = Compute(load_compute(request.compute or line.compute), home)
     session = Session(line, home, compute, observers, frozenset(force), links)
     token = _OPEN.set(session)
@@ -85,6 +88,7 @@ def _services(request: Request, line: Line, home: Path, force: Sequence[str]) ->
         _OPEN.reset(token)
         session.record(failure.stage)
         session.close()
+        page.finish(failure.error)
         tracking.finish(failure.error)
 
 

@@ -46,12 +46,12 @@ def build_stage(stage_id: str) -> str:
     return build.with_options(name=stage_id, retries=session.compute.config.failures)(stage_id)
 
 
-def _is_unforeseen(_task: Any, _run: TaskRun, state: State) -> bool:
+def is_unforeseen(_task: Any, _run: TaskRun, state: State) -> bool:
     """An error that a user must act on would only be met again."""
     return not isinstance(state.result(raise_on_failure=False), MillError)
 
 
-@task(retry_condition_fn=_is_unforeseen, retry_delay_seconds=2, persist_result=False)
+@task(retry_condition_fn=is_unforeseen, retry_delay_seconds=2, persist_result=False)
 def build(stage_id: str) -> str:
     """Reuse or build one stage of the open line; returns its artifact's digest."""
     session = current_line()

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ import httpx
 from modelmill.services.stack import stack_environment
 from modelmill.tasks.errors import ResourceError
 
-START_SECONDS = 180.0
+OWN_START_SECONDS = 180.0  # the first start creates the database; a laptop under load is slow
+ANSWER_SECONDS = 20.0
 
 _SERVER_SETTINGS = {
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -34,46 +36,65 @@ _SERVER_SETTINGS = {
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Where Prefect's API is, and whether people can look at its pages after the command."""
+    """Where Prefect's API is. `server` is the process behind it, if that belongs to this command, and its log."""
 
     url: str
-    has_page: bool
+    server: tuple[subprocess.Popen[bytes], Path] | None = None
+
+    @property
+    def has_page(self) -> bool:
+        """Whether people can look at its pages after the command."""
+        return self.server is None
+
+
+_ENTERED: ContextVar[PrefectApi | None] = ContextVar("prefect_api", default=None)
 
 
 @contextlib.contextmanager
 def prefect_api(home: Path) -> Iterator[PrefectApi]:
-    """Yield a Prefect API, and set PREFECT_API_URL to it meanwhile.
+    """Yield a Prefect API, and set PREFECT_API_URL to it meanwhile; entered again inside, it is the same.
 
     Entering costs nothing, so a command enters it before its own heavy imports; `wait_until_healthy` does the waiting.
     """
-    known = os.environ.get("PREFECT_API_URL") or stack_environment(home).get("PREFECT_API_URL")
-    with contextlib.nullcontext(PrefectApi(known, has_page=True)) if known else _own_server(home) as api:
-        before = os.environ.get("PREFECT_API_URL")
+    with contextlib.ExitStack() as stack:
+        api = _ENTERED.get() or _known_api(home) or stack.enter_context(_own_server(home))
+        stack.callback(_ENTERED.reset, _ENTERED.set(api))
+        stack.callback(_restore, os.environ.get("PREFECT_API_URL"))
         os.environ["PREFECT_API_URL"] = api.url
-        try:
-            yield api
-        finally:
-            os.environ.pop("PREFECT_API_URL")
-            if before is not None:
-                os.environ["PREFECT_API_URL"] = before
+        yield api
 
 
-def wait_until_healthy(api_url: str) -> None:
+def _known_api(home: Path) -> PrefectApi | None:
+    url = os.environ.get("PREFECT_API_URL") or stack_environment(home).get("PREFECT_API_URL")
+    return PrefectApi(url) if url else None
+
+
+def _restore(url: str | None) -> None:
+    os.environ.pop("PREFECT_API_URL", None)
+    if url is not None:
+        os.environ["PREFECT_API_URL"] = url
+
+
+def wait_until_healthy(api: PrefectApi) -> None:
     """Return when the Prefect API answers.
 
     Raises:
-        ResourceError: it did not within three minutes.
+        ResourceError: its process ended, or it did not answer in time.
     """
-    deadline = time.monotonic() + START_SECONDS
+    seconds = OWN_START_SECONDS if api.server else ANSWER_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{api_url}/health", timeout=deadline - time.monotonic()).status_code == 200:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{api.url}/health", timeout=max(1.0, deadline - time.monotonic())).status_code == 200:
                 return
-        except httpx.HTTPError:
-            time.sleep(0.1)
+        if api.server and api.server[0].poll() is not None:
+            raise ResourceError(f"Prefect's server ended while it started; its log {api.server[1]} says why")
+        time.sleep(0.1)
+    if api.server:
+        raise ResourceError(f"Prefect's server did not start within {seconds:.0f} s; its log is {api.server[1]}")
     raise ResourceError(
-        f"the Prefect API at {api_url} did not answer within {START_SECONDS:.0f} s. If PREFECT_API_URL names a server, "
-        "see whether that runs; otherwise see prefect/server.log in MILL_HOME."
+        f"the Prefect API at {api.url} did not answer within {seconds:.0f} s. Start that server (`mill up` starts one "
+        "here), or unset PREFECT_API_URL: then each command starts a server of its own."
     )
 
 
@@ -96,7 +117,7 @@ def _own_server(home: Path) -> Iterator[PrefectApi]:
         )
         port = listening.getsockname()[1]
     try:
-        yield PrefectApi(f"http://127.0.0.1:{port}/api", has_page=False)
+        yield PrefectApi(f"http://127.0.0.1:{port}/api", (process, log))
     finally:
         assert process.stdin is not None
         process.stdin.close()

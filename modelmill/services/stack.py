@@ -205,7 +205,7 @@ def mlflow_database(home: Path) -> str:
 
 def mlflow_artifacts(home: Path) -> str:
     """Where runs of the embedded MLflow keep their files."""
-    return (home / "mlflow-artifacts").as_uri()
+    return (home / "mlartifacts").as_uri()
 
 
 def mlflow_lock(home: Path) -> Path:

@@ -127,10 +127,6 @@ class LineTracking:
         self._client.set_tag(self._child, NOTE, f"**{type(error).__name__}**: {error}"[:5000])
         self._close_child("FAILED" if isinstance(error, Exception) else "KILLED")
 
-    def log_report(self, page: Path) -> None:
-        """Keep the line's report page with its run."""
-        self._client.log_artifact(self._parent, str(page))
-
     def finish(self, error: BaseException | None) -> None:
         """End the parent run."""
         if error is not None:
@@ -219,6 +215,12 @@ def recipe_of(run_id: str, home: Path | None = None) -> dict[str, Any]:
             "Expected the id of a run of a line or of one of its stages; MLFLOW_TRACKING_URI chooses the server."
         ) from error
     return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+
+
+def log_report(page: Path, run_id: str, home: Path) -> None:
+    """Keep a report page with the run of its line (`links["mlflow_run"]` of the newest run)."""
+    uri = tracking_uri(home)
+    MlflowClient(uri, uri).log_artifact(run_id, str(page))
 
 
 def git_commit() -> str | None:

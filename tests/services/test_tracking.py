@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from modelmill.services.registry import ALIAS
-from modelmill.services.tracking import PARENT, LineTracking, metric_name, recipe_of
+from modelmill.services.tracking import PARENT, LineTracking, log_report, metric_name, recipe_of
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.journal import Journal
 
@@ -95,6 +95,7 @@ def test_a_built_stage_is_a_child_with_params_curves_inputs_and_files(
         "loss": 0, "rows/in": 10, "rows/out": 7, "dropped/short": 3, "seconds": 2.5, "peak_memory_bytes": 1e6,
         "final/score": 0.5,
     }  # fmt: skip
+    assert run.inputs is not None
     (pages,) = run.inputs.dataset_inputs
     assert (pages.dataset.name, pages.dataset.digest) == ("pages", "d" * 36)
     assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"manifest.json", "report", "summary.md"}
@@ -194,6 +195,15 @@ def test_twelve_reused_stages_take_less_than_three_seconds(home: Path, client: M
         line.stage_finished(f"stage-{number}", manifest("clean", {}), tmp_path, reused=True)
     line.finish(None)
     assert time.process_time() - started < 3
+
+
+def test_a_report_page_is_kept_with_the_line(home: Path, client: MlflowClient, tmp_path: Path) -> None:
+    line = open_line(home, "report")
+    page = tmp_path / "report.html"
+    page.write_text("<h1>report</h1>")
+    log_report(page, line.links["mlflow_run"], home)
+    kept = {file.path for file in client.list_artifacts(line.links["mlflow_run"])}
+    assert kept == {"recipe.yaml", "report.html"}
 
 
 def test_a_server_that_does_not_answer_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

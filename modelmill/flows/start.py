@@ -1,0 +1,89 @@
+"""A request from a terminal → the line's flow run in this process, with a Prefect API to report to.
+
+Light to import: the Prefect server of this process starts before Prefect, MLflow and the flows are imported.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelmill.flows.environment import mill_home
+from modelmill.flows.recipe import Line
+from modelmill.flows.requests import LineRequest
+from modelmill.flows.runner import Observer
+from modelmill.services.prefect_server import prefect_api, wait_until_healthy
+
+
+@dataclass
+class LineOutcome:
+    """How a run of the line ended: completed or skipped, wall seconds, and those that were no stage's work."""
+
+    status: str = "skipped"
+    seconds: float = 0.0
+    seconds_outside: float = 0.0
+    links: dict[str, str] = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a process that calls a flow itself gives to it beyond the request.
+
+    has_page: whether the flow run's page can be looked at after this process has ended.
+    """
+
+    observers: Sequence[Observer] = ()
+    line: Line | None = None
+    has_page: bool = True
+
+
+HANDED: ContextVar[Handed] = ContextVar("handed", default=Handed())  # noqa: B039 - frozen
+
+
+def run_line_flow(request: LineRequest, observers: Sequence[Observer] = (), recipe: Line | None = None) -> LineOutcome:
+    """Run the line with the Prefect API of the environment, of `mill up`, or of a server that this call starts.
+
+    `recipe` is the recipe of the request where it was read already.
+
+    Raises:
+        MillError: what the failing stage raised.
+    """
+    started = time.monotonic()
+    with prefect_api(mill_home()) as api:
+        from prefect.context import refresh_global_settings_context
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        from modelmill.flows.line import line
+
+        refresh_global_settings_context()  # Prefect may have been imported before its API's address was known
+        wait_until_healthy(api)
+        quiet_terminal()
+        token = HANDED.set(Handed(observers, recipe, has_page=api.has_page))
+        try:
+            outcome = line(request) or LineOutcome()
+        finally:
+            HANDED.reset(token)
+            # What Prefect still holds must reach the server before that ends.
+            APILogWorker.drain_all()
+            EventsWorker.drain_all()
+    outcome.seconds = time.monotonic() - started
+    outcome.seconds_outside = outcome.seconds - sum(
+        stage["seconds"] for stage in outcome.stages if stage["status"] != "reuse"
+    )
+    return outcome
+
+
+def quiet_terminal() -> None:
+    """Keep Prefect's log for its pages: the terminal shows the line's own progress and one message for an error."""
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_not_of_prefect)
+
+
+def _is_not_of_prefect(record: logging.LogRecord) -> bool:
+    return not record.name.startswith("prefect.")
