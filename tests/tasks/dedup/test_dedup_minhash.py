@@ -73,8 +73,9 @@ def reference(text: str) -> str:
 def test_normalisation_is_that_of_unicode(text: str) -> None:
     expected = " ".join(part for part in reference(text).split(" ") if part)
     result = string_array(normalised(characters(pa.array([text])))).to_pylist()[0]
-    # A final sigma is folded like any other: each character is folded on its own.
-    assert result.replace("ς", "σ") == expected.replace("ς", "σ")
+    # A final sigma is folded like any other, each character on its own; and a mark whose base was punctuation (as in
+    # U+226E) joins the marks before it, in their order.
+    assert result.replace("ς", "σ") == unicodedata.normalize("NFD", expected.replace("ς", "σ"))
 
 
 def test_combining_marks_get_their_canonical_order() -> None:
