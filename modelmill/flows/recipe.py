@@ -189,10 +189,22 @@ def _checked(model: type[Any], values: dict[str, Any], where: str) -> Any:
 def _explained(item: Any, model: type[Any], where: str) -> str:
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key {place!r}{_did_you_mean(str(item['loc'][-1]), list(model.model_fields))}"
+        return (
+            f"{where}: unknown key {place!r}{_did_you_mean(str(item['loc'][-1]), _known_keys(model, item['loc'][:-1]))}"
+        )
     if item["type"] == "missing":
         return f"{where}: {place} is required and has no default"
     return f"{where}: {place}: {item['msg']}, found {item['input']!r}"
+
+
+def _known_keys(model: type[Any], place: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields at a place inside a model, as far as plain nesting leads there."""
+    for part in place:
+        field = model.model_fields.get(str(part))
+        if field is None or not hasattr(field.annotation, "model_fields"):
+            break
+        model = field.annotation  # type: ignore[assignment]
+    return list(model.model_fields)
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:

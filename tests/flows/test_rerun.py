@@ -159,9 +159,9 @@ def test_a_changed_rule_rebuilds_what_follows_when_the_output_differs(checkout: 
 
 def test_an_input_that_leaves_nothing_stops_with_the_reasons(checkout: Checkout) -> None:
     message = checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
-    assert "nothing left" in message and "40" in message
+    assert "all 40 pages" in message and "gopher_too_few_words 40" in message
     # Nothing half-done is taken for whole: the same command fails the same way.
-    assert "nothing left" in checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
+    assert "all 40 pages" in checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,12 @@ class SuiteItem:
 
     @property
     def text(self) -> str:
-        """What a contaminated document would hold: the question, then every choice or the answer, line by line."""
-        rest = self.choices or (str(self.answer),)
-        return "\n".join((self.question, *rest)).strip()
+        """What a contaminated document would hold: the question, and the right answer on a line of its own.
+
+        Not the wrong choices: those of MMLU that are lists of numbers ("1,2,3", "1,2,4", ...) occur in many a document.
+        """
+        answer = self.choices[self.answer] if isinstance(self.answer, int) else self.answer
+        return f"{self.question}\n{answer}".strip()
 
 
 @dataclass(frozen=True)

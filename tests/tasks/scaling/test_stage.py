@@ -12,7 +12,7 @@ from modelmill.tasks.stage import Artifact, StageContext, StageResult
 
 TINY = Config(
     budget_flops=4e10,
-    sweep_flops=2e10,
+    sweep_flops=8e10,
     sequence_length=64,
     batch_tokens=256,
     num_sizes=3,

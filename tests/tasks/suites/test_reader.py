@@ -71,7 +71,7 @@ def test_reads_the_usual_forms(tmp_path: Path) -> None:
     letter = {"subject": "algebra", "question": "1 + 1?", "choices": ["1", "2", "3"], "answer": "B"}
     suite = load_suite(write_lines(tmp_path / "mine.jsonl.gz", letter))
     assert (suite.name, suite.kind, suite.items[0].answer) == ("mine", "multiple_choice", 1)
-    assert suite.items[0].text == "1 + 1?\n1\n2\n3"
+    assert suite.items[0].text == "1 + 1?\n2"
     cloze = {"context": "The sky\u2028is", "continuation": "blue"}
     suite = load_suite(write_lines(tmp_path / "cloze.jsonl", cloze, {"prompt": "n?", "answer": 7}))
     assert [(item.id, item.answer) for item in suite.items] == [("0", "blue"), ("1", "7")]
