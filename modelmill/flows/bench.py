@@ -60,9 +60,7 @@ def bench_line(recipe: str, console: Console) -> dict[str, Any]:
 def _timed_run(recipe: str, environment: dict[str, str]) -> tuple[dict[str, Any], float]:
     command = [str(Path(sys.executable).with_name("mill")), "run", recipe, "--json"]
     started = time.monotonic()
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
     if done.returncode:
         raise MillError(f"`mill run {recipe}` ended with code {done.returncode}:\n{done.stderr[-2000:]}")

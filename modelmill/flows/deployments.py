@@ -24,6 +24,7 @@ from modelmill.flows.stages import stage_flow
 from modelmill.tasks.catalog import STAGES
 
 NIGHTLY = "nightly"
+_LOOK_SECONDS = 2.0  # how soon a run starts that somebody asked for
 _AT_ONCE = 4  # flow runs that may run side by side; runs of one recipe wait for each other anyway
 
 
@@ -76,6 +77,7 @@ def main() -> None:
             os.environ.get("MILL_NIGHTLY_TIMEZONE", "UTC"),
         ),
         limit=_AT_ONCE,
+        query_seconds=_LOOK_SECONDS,
         print_starting_message=False,
     )
 

@@ -23,10 +23,15 @@ def _offer_recipes(schema: dict[str, Any]) -> None:
 
 
 def _plain(schema: dict[str, Any]) -> None:
-    """Show an optional field as the field itself; left empty it is not sent."""
+    """Show an optional field as the field itself; left empty it is not sent.
+
+    A switch cannot be left empty (Prefect's page sends `false` for one that nobody touched), so it becomes a choice.
+    """
     kinds = [kind for kind in schema.pop("anyOf", []) if kind.get("type") != "null"]
     schema.pop("default", None)
-    if len(kinds) == 1:
+    if kinds == [{"type": "boolean"}]:
+        schema |= {"type": "string", "enum": ["yes", "no"]}
+    elif len(kinds) == 1:
         schema.update({name: value for name, value in kinds[0].items() if name not in schema})
     elif kinds:
         schema["anyOf"] = kinds
@@ -107,7 +112,8 @@ def optional_settings(model: type[BaseModel]) -> type[BaseModel]:
 def _help(info: FieldInfo) -> str | None:
     """The field's help with its default, which a recipe may have changed."""
     if isinstance(info.default, bool | int | float | str) and info.default != "":
-        return f"{info.description or ''} Default: {info.default}.".strip()
+        default = {True: "yes", False: "no"}[info.default] if isinstance(info.default, bool) else info.default
+        return f"{info.description or ''} Default: {default}.".strip()
     return info.description
 
 

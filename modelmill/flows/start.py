@@ -58,7 +58,9 @@ def run_line_flow(request: LineRequest, observers: Sequence[Observer] = (), reci
         from prefect.logging.handlers import APILogWorker
 
         from modelmill.flows.line import line
+        from modelmill.services.tracking import prepare_tracking
 
+        prepare_tracking(mill_home())
         refresh_global_settings_context()  # Prefect may have been imported before its API's address was known
         wait_until_healthy(api)
         quiet_terminal()

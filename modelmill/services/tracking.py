@@ -24,6 +24,7 @@ from modelmill.tasks.journal import read_events
 
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its pages for training, not for GenAI
 _FLUSH_SECONDS = 5.0
 _METRICS_PER_BATCH = 1000  # MLflow's limit for one log_batch
 
@@ -192,6 +193,14 @@ class LineTracking:
         self._child, self._metrics = None, []
 
 
+def prepare_tracking(home: Path) -> None:
+    """Open MLflow, and create its embedded database if there is none: worth doing while something else starts."""
+    uri = tracking_uri(home)
+    if not uri.startswith("http"):
+        with locked(mlflow_lock(home)):
+            MlflowClient(uri, uri).search_experiments(max_results=1)
+
+
 def tracking_uri(home: Path) -> str:
     """MLFLOW_TRACKING_URI, else the running stack's server, else the embedded database of the home."""
     running = stack_environment(home).get("MLFLOW_TRACKING_URI")
@@ -260,7 +269,7 @@ def _open_experiment(home: Path, uri: str, name: str) -> tuple[MlflowClient, str
                 return client, found.experiment_id
             # A server knows better where its artifacts belong.
             location = mlflow_artifacts(home) if embedded else None
-            return client, client.create_experiment(name, artifact_location=location)
+            return client, client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS)
         except MlflowException as error:
             raise ResourceError(f"MLflow at {uri} cannot be used: {error}") from error
 

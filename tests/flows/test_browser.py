@@ -70,13 +70,13 @@ def finished(
     """A run that was started by filling in the form of the line's deployment."""
     with httpx.Client(base_url=stack.api, timeout=60) as api:
         page.goto(f"{stack.parts['prefect']}/deployments/deployment/{deployment(api, 'line/line')}/run")
-        page.get_by_text("The path of a recipe file").click()
+        page.get_by_role("button", name="The path of a recipe file").click()
         boxes = page.get_by_role("textbox")
         name = boxes.nth(0).input_value()
         boxes.nth(1).fill(str(recipe.recipe))
         picture(page, "prefect-form", tmp_path_factory.mktemp("pictures"))
         page.get_by_role("button", name="Submit").click()
-        expect(page.get_by_text(f"{name} scheduled to start now")).to_be_visible()
+        expect(page.get_by_text(f"{name} scheduled to start now").first).to_be_visible()
         (run,) = api.post("/flow_runs/filter", json={"flow_runs": {"name": {"any_": [name]}}}).json()
         yield ended(api, run["id"])
 
@@ -103,9 +103,15 @@ def test_the_page_of_a_stage_has_its_own_form_with_help(page: Page, stack: Stack
     with httpx.Client(base_url=stack.api, timeout=60) as api:
         page.goto(f"{stack.parts['prefect']}/deployments/deployment/{deployment(api, 'dedup/dedup')}/run")
     expect(page.get_by_text("Settings that differ from the recipe; leave the rest empty.")).to_be_visible()
-    expect(page.get_by_text("Keep the newest page of each address. Default: True.")).to_be_visible()
+    expect(page.get_by_text("Keep the newest page of each address. Default: yes.")).to_be_visible()
     page.get_by_text("Settings that differ from the recipe; leave the rest empty.").scroll_into_view_if_needed()
     picture(page, "prefect-stage-form", tmp_path)
+    with page.expect_request(lambda request: request.url.endswith("/create_flow_run")) as sent:
+        page.route("**/create_flow_run", lambda route: route.abort())
+        page.get_by_role("button", name="Submit").click()
+    # What nobody filled in is the recipe's.
+    assert sent.value.post_data_json["parameters"]["request"].get("settings", {}) == {}
+    page.unroute_all()
 
 
 def test_mlflow_shows_the_line_and_its_stages(
@@ -117,6 +123,8 @@ def test_mlflow_shows_the_line_and_its_stages(
         runs = mlflow.post("/api/2.0/mlflow/runs/search", json={"experiment_ids": [experiment]}).json()["runs"]
     clean = next(run["info"]["run_id"] for run in runs if run["info"]["run_name"] == "clean")
     page.goto(f"{stack.parts['mlflow']}/#/experiments/{experiment}/runs/{clean}")
-    expect(page.get_by_text("gopher.min_words").first).to_be_visible()
+    expect(page.get_by_text("modelmill.digest").first).to_be_visible()
+    page.get_by_role("tab", name="Model metrics").click()
+    expect(page.get_by_text("rows/out").first).to_be_visible()
     page.wait_for_timeout(1500)
     picture(page, "mlflow-run", tmp_path)

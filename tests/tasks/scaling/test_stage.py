@@ -12,9 +12,9 @@ from modelmill.tasks.stage import Artifact, StageContext, StageResult
 
 TINY = Config(
     budget_flops=4e10,
-    sweep_flops=8e10,
+    sweep_flops=2e10,
     sequence_length=64,
-    batch_tokens=256,
+    batch_tokens=128,
     num_sizes=3,
     budget_ratio=1.5,
     size_ratio=2.0,
