@@ -124,7 +124,8 @@ def test_mlflow_shows_the_line_and_its_stages(
     clean = next(run["info"]["run_id"] for run in runs if run["info"]["run_name"] == "clean")
     page.goto(f"{stack.parts['mlflow']}/#/experiments/{experiment}/runs/{clean}")
     expect(page.get_by_text("modelmill.digest").first).to_be_visible()
-    page.get_by_role("tab", name="Model metrics").click()
-    expect(page.get_by_text("rows/out").first).to_be_visible()
-    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Close", exact=True).click()  # its assistant
+    page.wait_for_timeout(1000)
     picture(page, "mlflow-run", tmp_path)
+    page.get_by_role("tab", name="Model metrics").click()
+    expect(page.get_by_text("rows (2)")).to_be_visible()
