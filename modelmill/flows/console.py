@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from modelmill.flows.plan import PlanEntry
 from modelmill.flows.runner import StageStarted
+from modelmill.tasks.errors import MillError
 
 _COLOURS = {"reuse": "green", "resume": "yellow", "build": "cyan", "follows": "blue", "failed": "red", "waiting": "dim"}
 
@@ -75,7 +77,9 @@ class ConsoleObserver:
         if isinstance(error, KeyboardInterrupt):
             self._console.print(f"  [yellow]stopped[/] in {stage_id}; the same command continues from here")
         else:
-            self._console.print(f"  [red]failed[/] {stage_id}")
+            # A user's mistake is said once, at the end; what nobody foresaw may be tried again, so it is said here.
+            reason = "" if isinstance(error, MillError) else f": {type(error).__name__}: {error}"
+            self._console.print(f"  [red]failed[/] {stage_id}{escape(reason[:500])}", highlight=False)
 
     def _drop_bar(self) -> None:
         if self._task is not None:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from modelmill.flows.inspection import stage_views
 from modelmill.flows.recipe import Line
+from modelmill.tasks.evaluate.scorecard import main_header, main_row
 from modelmill.tasks.files import read_json
 
 
@@ -45,36 +46,17 @@ def _seconds_table(views: list[dict[str, Any]]) -> Table:
 
 
 def _scorecard_table(scorecard: dict[str, Any]) -> Table:
+    """One row a model, all domains together: a terminal has no room for each."""
+    overall = {"models": [_without_domains(model) for model in scorecard["models"]]}
     table = Table(title="scorecard", box=None, pad_edge=False, title_justify="left")
-    table.add_column("model")
-    table.add_column("bits per byte", justify="right")
-    table.add_column("verified accuracy (95 %)", justify="right")
-    table.add_column("needle", justify="right")
-    tasks = sorted({name for model in scorecard["models"] for name in model.get("tasks") or {}})
-    for name in tasks:
-        table.add_column(name, justify="right")
-    for model in scorecard["models"]:
-        table.add_row(
-            model["id"], _bits(model), _verified(model), _needle(model), *[_task(model, name) for name in tasks]
-        )
+    for name in main_header(overall):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for model in overall["models"]:
+        table.add_row(*main_row(overall, model))
     return table
 
 
-def _bits(model: dict[str, Any]) -> str:
-    domains = model.get("bits_per_byte") or {}
-    return f"{sum(domains.values()) / len(domains):.3f}" if domains else ""
-
-
-def _verified(model: dict[str, Any]) -> str:
-    verified = model.get("verified")
-    return f"{verified['accuracy']:.3f} ({verified['low']:.3f}-{verified['high']:.3f})" if verified else ""
-
-
-def _needle(model: dict[str, Any]) -> str:
-    cells = [cell["accuracy"] for cell in model.get("needle") or []]
-    return f"{sum(cells) / len(cells):.2f}" if cells else ""
-
-
-def _task(model: dict[str, Any], name: str) -> str:
-    task = (model.get("tasks") or {}).get(name)
-    return f"{task['accuracy']:.3f} ± {1.96 * task['stderr']:.3f}" if task else ""
+def _without_domains(model: dict[str, Any]) -> dict[str, Any]:
+    if "bits_per_byte" not in model:
+        return model
+    return model | {"bits_per_byte": {"all": model["bits_per_byte"]["all"]}}

@@ -45,7 +45,7 @@ def page_values(stages: list[StageView], record: dict[str, Any]) -> dict[str, An
         "waivers": report_data.waivers(stages),
         "funnel": report_data.funnel(stages),
         "choice": choice(stages),
-        "forecast": forecast(stages),
+        "forecast": report_data.forecast(stages),
         "plots": [(stage, title, plots.file_uri(path)) for stage, title, path in report_data.plots(stages)],
         "loss_curve": plots.loss_curve(curves) if curves else None,
         "needles": [(model["id"], plots.needle_map(model)) for model in needles],
@@ -68,22 +68,6 @@ def choice(stages: list[StageView]) -> dict[str, Any] | None:
     return None
 
 
-def forecast(stages: list[StageView]) -> dict[str, Any] | None:
-    """Pretrain's forecast (nats per token) against what was measured after a decay, if the run was scored."""
-    for stage in report_data.finished(stages, "pretrain"):
-        if path := stage.file("training.json"):
-            training = read_json(path)
-            if training.get("forecast") is not None:
-                return {
-                    "predicted": training["forecast"],
-                    "measured": training["decayed_loss"],
-                    "interval": training.get("forecast_interval"),
-                    "error": training["forecast_error"],
-                    "inside": training.get("forecast_inside_interval"),
-                }
-    return None
-
-
 def verdict(steps: list[dict[str, Any]], curves: list[dict[str, Any]]) -> list[str]:
     """The outcome in a sentence or two."""
     sentences = []
@@ -91,8 +75,8 @@ def verdict(steps: list[dict[str, Any]], curves: list[dict[str, Any]]) -> list[s
     if held:
         sentences.append(f"Held-out loss went from {held[0]:.2f} to {held[-1]:.2f} nats per token.")
     if steps:
-        base, best = steps[0], max(steps, key=lambda step: step["accuracy"])
-        first, last = _with_interval(base), _with_interval(best)
+        final = next((step for step in steps if step.get("final")), steps[-1])
+        first, last = _with_interval(steps[0]), _with_interval(final)
         sentences.append(f"Verified accuracy on held-out prompts went from {first} to {last}.")
     return sentences
 

@@ -66,12 +66,19 @@ def curves(stages: list[StageView]) -> list[dict[str, Any]]:
     return found
 
 
-def forecast(stages: list[StageView]) -> dict[str, float] | None:
-    """Forecast and measured loss of pretrain, if the run was scored."""
+def forecast(stages: list[StageView]) -> dict[str, Any] | None:
+    """Pretrain's forecast (nats per token) against what was measured after a decay, if the run was scored."""
     for stage in finished(stages, "pretrain"):
-        found = read_json(stage.artifact / "training.json").get("forecast")  # type: ignore[operator]
-        if found:
-            return found
+        if path := stage.file("training.json"):
+            training = read_json(path)
+            if training.get("forecast") is not None:
+                return {
+                    "predicted": training["forecast"],
+                    "measured": training["decayed_loss"],
+                    "interval": training.get("forecast_interval"),
+                    "error": training["forecast_error"],
+                    "inside": training.get("forecast_inside_interval"),
+                }
     return None
 
 

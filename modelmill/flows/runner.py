@@ -173,15 +173,16 @@ class Session:
 
         require_free_space(self.home, _expected_bytes(inputs, self.store.builds(node.spec.name)))
         check_inputs(inputs)
+        device = resolve_device(self.compute.config) if node.spec.on_device else "cpu"
         context = StageContext(
             config=node.config,
             inputs=inputs,
             workspace=workspace,
             output=workspace / "output",
-            pool=self.compute.pool(workspace, journal),
+            pool=self.compute.pool(workspace, journal, device),
             journal=journal,
             sampler=self.sampler,
-            device=resolve_device(self.compute.config) if node.spec.trains else "cpu",
+            device=device,
         )
         result = importlib.import_module(node.spec.entry_module).run(context)
         if result.rows_out == 0:

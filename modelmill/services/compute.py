@@ -63,12 +63,12 @@ class Compute:
     home: Path
     _ray_started: bool = field(default=False, init=False)
 
-    def pool(self, workspace: Path, journal: Journal) -> "RecordedPool":
-        """A pool that records finished calls in the workspace."""
+    def pool(self, workspace: Path, journal: Journal, device: str = "cpu") -> "RecordedPool":
+        """A pool that records finished calls in the workspace; its calls compute on `device`."""
         if self.config.backend == "process":
             return RecordedPool(ProcessExecutor(), self.config, workspace, journal)
         self.start()
-        return RecordedPool(RayExecutor(self._num_workers()), self.config, workspace, journal)
+        return RecordedPool(RayExecutor(self._num_workers(), device), self.config, workspace, journal)
 
     def start(self) -> None:
         """Start a local Ray, or join the cluster of RAY_ADDRESS."""
@@ -131,15 +131,20 @@ class ProcessExecutor:
 
 
 class RayExecutor:
-    """Runs each call as a Ray task; an exclusive one takes all of the workers' cores."""
+    """Runs each call as a Ray task; an exclusive one takes all of the workers' cores.
 
-    def __init__(self, num_workers: int) -> None:
+    On a GPU, half of one is for an exclusive call or all workers together: the sampler holds most of the other half.
+    """
+
+    def __init__(self, num_workers: int, device: str = "cpu") -> None:
         self.num_workers = num_workers
+        self._gpus = 0.5 if device == "cuda" else 0.0
 
     def submit(self, function: Callable[..., Any], arguments: dict[str, Any], exclusive: bool) -> Any:
         import ray
 
-        remote = ray.remote(num_cpus=self.num_workers if exclusive else 1, max_retries=0)(call_with)
+        cpus, gpus = (self.num_workers, self._gpus) if exclusive else (1, self._gpus / self.num_workers)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(call_with)
         return remote.options(name=function.__name__).remote(function, arguments)
 
     def next_done(self, futures: Sequence[Any]) -> Any:

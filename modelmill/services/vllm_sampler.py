@@ -152,9 +152,13 @@ class VllmSampler:
 
         # Cached prefixes of earlier calls would change the shapes that are multiplied, and with them the last bits.
         self._engine.reset_prefix_cache()
-        return self._engine.generate(
-            [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts], parameters, use_tqdm=False
-        )
+        texts = [TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts]
+        try:
+            return self._engine.generate(texts, parameters, use_tqdm=False)
+        except BaseException:
+            # What was under way stays in the engine's queue and would block the next call: that one starts afresh.
+            self.close()
+            raise
 
     def _sample(self, output: Any, stop_token_ids: Sequence[int]) -> Sample:
         tokens = list(output.token_ids)
@@ -176,8 +180,16 @@ class VllmSampler:
     def _start_engine(self, folder: Path, max_length: int) -> None:
         self.close()
         cpu = self._device == "cpu"
-        memory: dict[str, Any] = (
-            {"kv_cache_memory_bytes": self._kv_cache_bytes} if cpu else {"gpu_memory_utilization": 0.4}
+        # On CPUs a prompt must not be split over two batches: vLLM 0.32 then rewinds the request's random generator,
+        # and PyTorch's CPU generator cannot be rewound.
+        options: dict[str, Any] = (
+            {
+                "kv_cache_memory_bytes": self._kv_cache_bytes,
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(max_length, 4096),
+            }
+            if cpu
+            else {"gpu_memory_utilization": 0.4}
         )
         try:
             with warnings.catch_warnings():
@@ -195,7 +207,7 @@ class VllmSampler:
                     seed=0,
                     use_tqdm_on_load=False,
                     hf_overrides=_SAME_ARCHITECTURE.get(self._shape["architectures"][0], {}),
-                    **memory,
+                    **options,
                 )
         except ImportError as error:
             raise ResourceError(

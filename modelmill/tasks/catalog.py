@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One kind of stage. `consumes` takes the latest artifact of each type, `consumes_all` every one of a type."""
+    """One kind of stage. `consumes` takes the latest artifact of each type, `consumes_all` every one of a type.
+
+    on_device: its models run on the accelerator, if the compute has one.
+    """
 
     name: str
     produces: str
     consumes: tuple[str, ...] = ()
     consumes_all: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
-    trains: bool = False
+    on_device: bool = False
 
     @property
     def config_module(self) -> str:
@@ -30,17 +33,22 @@ class StageSpec:
 
 _SPECS = (
     StageSpec("ingest", "pages", libraries=("resiliparse", "trafilatura", "fastwarc", "courlan")),
-    StageSpec("clean", "documents", ("pages",), libraries=("eldc",)),
-    StageSpec("dedup", "unique", ("documents",), libraries=("numba", "numpy", "jieba")),
-    StageSpec("curate", "corpus", ("unique",), libraries=("scikit-learn", "numpy")),
+    StageSpec("clean", "documents", ("pages",), libraries=("eldc", "numba", "polars")),
+    StageSpec("dedup", "unique", ("documents",), libraries=("numba", "numpy", "jieba", "polars")),
+    StageSpec("curate", "corpus", ("unique",), libraries=("scikit-learn", "scipy", "numba", "numpy")),
     StageSpec("tokenize", "tokens", ("corpus",), libraries=("tokenizers", "transformers")),
-    StageSpec("scaling", "fit", ("tokens",), libraries=("torch", "transformers", "scipy"), trains=True),
-    StageSpec("pretrain", "checkpoint", ("tokens", "fit"), libraries=("torch", "transformers"), trains=True),
-    StageSpec("extend", "checkpoint", ("checkpoint", "tokens"), libraries=("torch", "transformers"), trains=True),
-    StageSpec("anneal", "checkpoint", ("checkpoint", "tokens"), libraries=("torch", "transformers"), trains=True),
-    StageSpec("align", "chat", ("checkpoint", "tokens"), libraries=("torch", "transformers"), trains=True),
+    StageSpec("scaling", "fit", ("tokens",), libraries=("torch", "transformers", "scipy"), on_device=True),
+    StageSpec("pretrain", "checkpoint", ("tokens", "fit"), libraries=("torch", "transformers"), on_device=True),
+    StageSpec("extend", "checkpoint", ("checkpoint", "tokens"), libraries=("torch", "transformers"), on_device=True),
+    StageSpec("anneal", "checkpoint", ("checkpoint", "tokens"), libraries=("torch", "transformers"), on_device=True),
+    StageSpec("align", "chat", ("checkpoint", "tokens"), libraries=("torch", "transformers"), on_device=True),
     StageSpec(
-        "evaluate", "scorecard", ("tokens",), consumes_all=("checkpoint", "chat"), libraries=("torch", "lm-eval")
+        "evaluate",
+        "scorecard",
+        ("tokens",),
+        consumes_all=("checkpoint", "chat"),
+        libraries=("torch", "transformers", "lm-eval"),
+        on_device=True,
     ),
     StageSpec("release", "release", ("scorecard", "fit"), consumes_all=("checkpoint", "chat"), libraries=()),
 )

@@ -111,6 +111,13 @@ def test_a_prompts_samples_depend_on_its_place_and_the_seed_only(sampler: RaySam
     assert all(len({tuple(sample.token_ids) for sample in each}) == 3 for each in first)
 
 
+def test_more_prompts_than_one_batch_holds_are_sampled_with_seeds(sampler: RaySampler, models: dict[str, Path]):
+    sampler.load(models["one"], 128)
+    prompts = [[50 + number % 97] * 70 for number in range(150)]
+    options: dict[str, Any] = {"temperature": 1.0, "max_tokens": 4, "seed": 1}
+    assert sampler.sample(prompts[:2], **options) == sampler.sample(prompts, **options)[:2]
+
+
 def test_swapped_weights_are_the_new_models_and_swap_back(sampler: RaySampler, models: dict[str, Path]):
     sequence = list(range(30, 60))
     sampler.load(models["one"], 128)

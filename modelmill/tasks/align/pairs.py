@@ -52,7 +52,7 @@ def make_pairs(
     """Distinct right replies against distinct wrong ones of the same prompt, in seeded order.
 
     Only pairs with a verified difference are made (Llama 3.1 keeps "significantly better" and "better" only). Where no
-    sample is right the reference answer is chosen, as Llama 3.1 uses edited replies (methods.md §1.14).
+    sample is right the reference answer is chosen, as Llama 3.1 uses edited replies (§4.2.1).
     """
     rng = Random(f"pairs/{seed}")
     references = reference_replies(problems, chat)
@@ -72,8 +72,8 @@ def select_replies(
 ) -> tuple[list[list[int]], int]:
     """The reply of each problem for the next supervised step, as token ids, and how many of them were sampled.
 
-    Of the verified replies the one with the highest reward (rejection sampling, methods.md §1.16); for a problem that
-    was never solved the reference answer, since dropping hard prompts made Llama 3.1 worse (methods.md §1.20).
+    Of the verified replies the one with the highest reward (rejection sampling, Llama 3.1 §4.2.2); for a problem that
+    was never solved the reference answer, since dropping hard prompts made Llama 3.1 worse.
     """
     selected, sampled = reference_replies(problems, chat), 0
     for number, drawn in enumerate(group(replies, len(problems))):

@@ -63,12 +63,13 @@ def cosine_plan(config: TrainingConfig, total_rows: int, batch_rows: int, length
 
 
 def train_settings(config: TrainingConfig, plan: Plan) -> TrainSettings:
-    """About 20 lines of curve a run, states as often as the recipe asks."""
+    """About 20 lines of curve a run, states as often as the recipe asks; the bits do not depend on the threads."""
     return TrainSettings(
         micro_batch_rows=config.micro_batch_rows,
         log_every_steps=max(plan.num_steps // 20, 1),
         checkpoint_every_steps=config.checkpoint_every_steps,
         keep_checkpoints=1,
+        num_pieces=2,
     )
 
 

@@ -20,7 +20,7 @@ class ExtendStep(StageConfig):
 
 
 class Gates(StageConfig):
-    """What must hold before the next step (methods.md §1.10)."""
+    """What must hold before the next step (Llama 3.1 §3.4.2)."""
 
     short_tolerance: float = Field(default=0.01, ge=0)
     "Bits per byte at the length before extension may be worse by this share."

@@ -104,7 +104,7 @@ def train(
     end_tokens: int | None = None,
 ) -> TrainReport:
     """Run the plan, or the part of it from `start_tokens` to `end_tokens` (so that a decay can be branched off), or
-    what is left of that after the workspace's newest state.
+    what is left of that after the workspace's newest state. Validation is at the plan's ends, not at a part's.
 
     Raises:
         MillError: the loss is not a number any more.
@@ -115,7 +115,7 @@ def train(
     resumed_at = _resume(run)
     num_pieces = settings.num_pieces if device == "cpu" else 1
     with open_pieces(model, num_pieces, settings.num_threads) as pieces, _stop_signal() as stop:
-        if validate and not run.first:
+        if validate and not run.first and start_tokens == 0:
             run.first = _validate(run, validate)
         for point in plan.points(resumed_at, start_tokens, end_tokens):
             _step(run, pieces, batches.batch(point), point, objective, clip_norm)
@@ -123,7 +123,7 @@ def train(
             if stop:
                 _save(run)
                 raise stop[0]
-        last = _finish(run, validate)
+        last = _finish(run, validate if run.total_tokens == plan.total_tokens else None)
     losses = [line["loss"] for line in run.curve if "loss" in line]
     return TrainReport(
         steps=run.steps,

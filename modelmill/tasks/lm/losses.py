@@ -72,7 +72,7 @@ def dpo_loss(
     *,
     beta: float = 0.1,
 ) -> Tensor:
-    """-log sigma(beta · margin) of each pair [P] (methods.md §1.18).
+    """-log sigma(beta · margin) of each pair [P] (DPO, arXiv:2305.18290).
 
     Llama 3.1 leaves formatting tokens (header, termination) of both responses out of the four sums and adds
     0.2 · NLL of the chosen response (`chosen_nll`).
@@ -86,7 +86,7 @@ def chosen_nll(logprobs: Tensor, mask: Tensor) -> Tensor:
 
 
 def nca_loss(chosen_reward: Tensor, rejected_reward: Tensor) -> Tensor:
-    """NCA of each pair from r = beta · (log pi - log ref) [P] (methods.md §5.3)."""
+    """NCA of each pair from r = beta · (log pi - log ref) [P] (arXiv:2402.05369)."""
     return -F.logsigmoid(chosen_reward) - 0.5 * F.logsigmoid(-chosen_reward) - 0.5 * F.logsigmoid(-rejected_reward)
 
 
@@ -98,7 +98,7 @@ def kto_loss(
     desirable_weight: float = 1.33,
     undesirable_weight: float = 1.0,
 ) -> Tensor:
-    """KTO of each response from r = beta · (log pi - log ref) [P], a mask [P] and beta · z0 >= 0 (methods.md §5.3)."""
+    """KTO (arXiv:2402.01306) of each response from r = beta · (log pi - log ref) [P], a mask [P], beta · z0 >= 0."""
     good = desirable_weight * (1 - torch.sigmoid(reward - divergence))
     bad = undesirable_weight * (1 - torch.sigmoid(divergence - reward))
     return torch.where(desirable, good, bad)

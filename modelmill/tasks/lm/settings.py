@@ -8,7 +8,7 @@ from modelmill.tasks.stage import StageConfig
 
 
 class OptimizerConfig(StageConfig):
-    """AdamW; defaults are those of dots.llm1, Baichuan and DeepSeek (methods.md §2.6, §4, §7.2)."""
+    """AdamW; defaults are those of dots.llm1, Baichuan and DeepSeek (decays 0.9 and 0.95, weight decay 0.1, clip 1)."""
 
     beta1: float = 0.9
     "Decay of the first moment."
@@ -21,7 +21,7 @@ class OptimizerConfig(StageConfig):
     clip_norm: float = Field(default=1.0, gt=0)
     "Gradients are scaled down to this global norm."
     mup_base_width: int | None = None
-    "muP (methods.md §6.1): learning rate of hidden matrices times base width / width; none: one rate for all."
+    "muP (arXiv:2203.03466): learning rate of hidden matrices times base width / width; none: one rate for all."
 
 
 class InitialisationConfig(StageConfig):
@@ -32,7 +32,7 @@ class InitialisationConfig(StageConfig):
     scale_residual: bool = True
     "Divide that of matrices that write into the residual stream by sqrt(2 · layers) [GPT-2]."
     mup_base_width: int | None = None
-    "muP: std of hidden matrices times sqrt(base width / width) (methods.md §6.1)."
+    "muP: std of hidden matrices times sqrt(base width / width) (arXiv:2203.03466)."
 
 
 class TrainSettings(StageConfig):

@@ -8,7 +8,7 @@ from modelmill.tasks.stage import StageConfig
 
 
 class Experts(StageConfig):
-    """The mixture of experts of a dots.llm1 (methods.md §2.3): sigmoid router, shared and routed experts."""
+    """The mixture of experts of a dots.llm1 (arXiv:2506.05767 §2): sigmoid router, shared and routed experts."""
 
     num_routed: int
     "Experts that the router chooses from."

@@ -64,8 +64,11 @@ def train_with_branch(
     decay = plan.schedule.model_copy(update={"decay_tokens": plan.total_tokens - fork})
     branch = part((twin, twin_optimizer), plan.model_copy(update={"schedule": decay}), "branch", start=fork)
     after = part(trunk, plan, "rest", start=fork)
+    trained = sum(each.tokens_per_second * each.seconds for each in (before, branch, after))
     after.curve = before.curve + after.curve
     after.first = before.first
+    after.seconds += before.seconds + branch.seconds
+    after.tokens_per_second = trained / after.seconds if after.seconds else 0.0
     return after, branch.last["validation_loss"]
 
 

@@ -1,7 +1,7 @@
 """A FLOP budget for proxies → the sizes and token counts to run, and what they cost.
 
 Every size is trained once at a constant learning rate, and from that one run a decay branches off for each budget (the
-WSD branch of MiniCPM, methods.md 6.4-6.5): m budgets cost O(m) rather than O(m^2). Budgets are FLOP budgets, so the
+WSD branch of MiniCPM, arXiv:2404.06395 §4): m budgets cost O(m) rather than O(m^2). Budgets are FLOP budgets, so the
 runs form isoFLOP curves as they are.
 """
 

@@ -24,7 +24,7 @@ def test_decay_shapes() -> None:
 
 
 def test_cosine_of_llama_ends_at_its_published_rate() -> None:
-    # 405B: peak 8e-5, 8,000 steps of warm-up, cosine to 8e-7 over 1,200,000 steps (methods.md §1.9)
+    # 405B: peak 8e-5, 8,000 steps of warm-up, cosine to 8e-7 over 1,200,000 steps (Llama 3.1 §3.4.1)
     schedule = Schedule(kind="cosine", learning_rate=8e-5, warmup_tokens=8_000, final_ratio=0.01)
     assert schedule.at(8_000, 1_200_000) == pytest.approx(8e-5)
     assert schedule.at(604_000, 1_200_000) == pytest.approx((8e-5 + 8e-7) / 2)
