@@ -79,13 +79,15 @@ def measure_likelihood(context: StageContext, models: list[LineModel], records: 
         "tokens_per_domain": part.tokens_per_domain,
         "device": context.device,
     }
-    calls = [Call(model.file_name, shared | {"folder": model.folder}) for model in wanted]
+    distinct = list({model.fingerprint: model for model in wanted}.values())
+    calls = [Call(model.fingerprint, shared | {"folder": model.folder}) for model in distinct]
     if context.device == "cpu":
         results = context.pool.map(bits_per_byte, calls, "bits per byte")
     else:
-        results = [likelihood_alone(context, model, call) for model, call in zip(wanted, calls, strict=True)]
-    for model, result in zip(wanted, results, strict=True):
-        records[model.id]["bits_per_byte"] = result
+        results = [likelihood_alone(context, model, call) for model, call in zip(distinct, calls, strict=True)]
+    found = {model.fingerprint: result for model, result in zip(distinct, results, strict=True)}
+    for model in wanted:
+        records[model.id]["bits_per_byte"] = found[model.fingerprint]
 
 
 def likelihood_alone(context: StageContext, model: LineModel, call: Call) -> dict[str, float]:
@@ -168,4 +170,4 @@ def measure_contamination(context: StageContext) -> dict[str, list[float]]:
 
 def record_path(context: StageContext, model: LineModel, name: str) -> Path:
     """Where one figure of one model is recorded."""
-    return context.workspace / "measured" / model.file_name / f"{name}.json"
+    return context.workspace / "measured" / model.fingerprint / f"{name}.json"

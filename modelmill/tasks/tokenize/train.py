@@ -39,7 +39,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         clean_up_tokenization_spaces=False,
     )
     with atomic_path(folder) as temporary:
-        wrapped.save_pretrained(temporary, save_jinja_files=False)
+        wrapped.save_pretrained(temporary)
 
 
 def _texts(samples: Sequence[str]) -> Iterator[str]:
