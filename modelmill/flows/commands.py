@@ -30,7 +30,8 @@ def run_and_report(
         if stage:
             line.node(stage)
     from modelmill.flows.console import ConsoleObserver
-    from modelmill.flows.line import LineRequest, run_line_flow
+    from modelmill.flows.requests import LineRequest
+    from modelmill.flows.start import reuse_finished_line, run_line_flow
 
     request = LineRequest(
         recipe=recipe or line.name,
@@ -42,7 +43,7 @@ def run_and_report(
     )
     quiet = Console(stderr=True) if as_json else console
     with ConsoleObserver(quiet) as observer:
-        outcome = run_line_flow(request, [observer], line)
+        outcome = reuse_finished_line(request, line, [observer]) or run_line_flow(request, [observer], line)
     if as_json:
         print_json(console, {"stages": stage_views(line.name), "seconds": outcome.seconds, "links": outcome.links})
         return
@@ -68,7 +69,8 @@ def rerun_stage(console: Console, stage: str, recipe: str | None, overrides: lis
     force = [stage] if entry.status == "reuse" else []
     from modelmill.flows.console import ConsoleObserver
     from modelmill.flows.ending import print_ending
-    from modelmill.flows.line import LineRequest, run_line_flow
+    from modelmill.flows.requests import LineRequest
+    from modelmill.flows.start import run_line_flow
 
     request = LineRequest(
         recipe=recipe or line.name, overrides=overrides, from_stage=stage, force=force, compute=compute

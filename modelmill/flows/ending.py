@@ -11,6 +11,14 @@ from modelmill.flows.recipe import Line
 from modelmill.tasks.evaluate.scorecard import main_header, main_row
 from modelmill.tasks.files import read_json
 
+_NEXT = """\
+next    mill show   the stages of this run, or one of them
+        mill up     Prefect and MLflow in the browser"""
+_NEXT_WITH_MODEL = """\
+next    mill chat   talk to the model here
+        mill serve  an OpenAI-compatible server with a chat page
+        mill up     Prefect and MLflow in the browser"""
+
 
 def print_ending(console: Console, line: Line, outcome: Any, report: Path) -> None:
     """Print the end of a run. `outcome` is the `LineOutcome` of the flow."""
@@ -30,9 +38,9 @@ def print_ending(console: Console, line: Line, outcome: Any, report: Path) -> No
     for view in views:
         if view["stage"] == "release" and view.get("path"):
             console.print(f"model   {view['path']}/model", highlight=False, soft_wrap=True)
-            console.print("next    mill chat · mill serve · mill up (Prefect and MLflow in the browser) · mill show")
+            console.print(_NEXT_WITH_MODEL, highlight=False)
             return
-    console.print("next    mill show · mill up (Prefect and MLflow in the browser)")
+    console.print(_NEXT, highlight=False)
 
 
 def _seconds_table(views: list[dict[str, Any]]) -> Table:
@@ -48,9 +56,9 @@ def _seconds_table(views: list[dict[str, Any]]) -> Table:
 def _scorecard_table(scorecard: dict[str, Any]) -> Table:
     """One row a model, all domains together: a terminal has no room for each."""
     overall = {"models": [_without_domains(model) for model in scorecard["models"]]}
-    table = Table(title="scorecard", box=None, pad_edge=False, title_justify="left")
+    table = Table(title="scorecard", box=None, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     for name in main_header(overall):
-        table.add_column(name, justify="left" if name == "model" else "right")
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for model in overall["models"]:
         table.add_row(*main_row(overall, model))
     return table

@@ -6,13 +6,12 @@ from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import Completed
 
-from modelmill.flows.recipe import Line, Node, load_recipe
+from modelmill.flows.recipe import Node, load_recipe
 from modelmill.flows.requests import LineRequest, stage_request
 from modelmill.flows.runner import Session
 from modelmill.flows.session import SKIPPED, open_line
 from modelmill.flows.stages import stage_flow
-from modelmill.flows.start import HANDED, LineOutcome
-from modelmill.flows.start import run_line_flow as run_line_flow
+from modelmill.flows.start import HANDED, LineOutcome, selected
 
 
 @flow(name="line", persist_result=False)
@@ -28,14 +27,6 @@ def line(request: LineRequest = LineRequest()) -> Any:  # noqa: B008 - frozen
         for node in nodes:
             run_subflow(session, node, request)
         return LineOutcome("completed", links=session.links, stages=[e.as_dict() for e in session.plans.values()])
-
-
-def selected(recipe: Line, request: LineRequest) -> list[Node]:
-    """The stages from `from_stage` to `to_stage`, both included. Raises RecipeError for an unknown one."""
-    ids = [node.id for node in recipe.nodes]
-    first = ids.index(recipe.node(request.from_stage).id) if request.from_stage else 0
-    last = ids.index(recipe.node(request.to_stage).id) if request.to_stage else len(ids) - 1
-    return list(recipe.nodes[first : last + 1])
 
 
 def run_subflow(session: Session, node: Node, request: LineRequest) -> None:

@@ -71,9 +71,9 @@ def choice(stages: list[StageView]) -> dict[str, Any] | None:
 def verdict(steps: list[dict[str, Any]], curves: list[dict[str, Any]]) -> list[str]:
     """The outcome in a sentence or two."""
     sentences = []
-    held = [line["validation_loss"] for stage in curves for line in stage["lines"] if "validation_loss" in line]
-    if held:
-        sentences.append(f"Held-out loss went from {held[0]:.2f} to {held[-1]:.2f} nats per token.")
+    if curves:
+        before, after = curves[0]["training"]["validation_loss_before"], curves[-1]["training"]["validation_loss"]
+        sentences.append(f"Held-out loss went from {before:.2f} to {after:.2f} nats per token.")
     if steps:
         final = next((step for step in steps if step.get("final")), steps[-1])
         first, last = _with_interval(steps[0]), _with_interval(final)

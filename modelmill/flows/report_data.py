@@ -97,8 +97,10 @@ def align_steps(stages: list[StageView]) -> list[dict[str, Any]]:
 
 
 def waivers(stages: list[StageView]) -> list[tuple[str, str]]:
-    """(stage, sentence) of every gate that was not passed and let through."""
-    return [(stage.id, text) for stage in stages for text in stage.manifest.get("waivers", [])]
+    """(stage, sentence) of every gate that was not passed and let through; release only repeats them."""
+    return [
+        (stage.id, text) for stage in stages if stage.stage != "release" for text in stage.manifest.get("waivers", [])
+    ]
 
 
 def plots(stages: list[StageView]) -> list[tuple[str, str, Path]]:

@@ -15,6 +15,9 @@ from modelmill.tasks.verify.problems import problem_set
 from modelmill.tasks.verify.scores import score_replies
 
 
+_CHEAP_LENGTH = 4096
+
+
 @dataclass(frozen=True)
 class Step:
     """A model on the way. test and validation: `score_replies` of held-out problems; training: its run's record."""
@@ -98,6 +101,9 @@ def _number(name: str) -> int:
 
 
 def sampling_length(model: Path, config: Config) -> int:
-    """Tokens that the sampler must hold: a whole conversation of training, but no more than the model has positions."""
+    """Tokens that the sampler must hold: a whole conversation of training, but no more than the model has positions.
+
+    Lengths that cost next to nothing are all taken, so that evaluate can go on with the same engine.
+    """
     positions = int(read_json(model / "config.json")["max_position_embeddings"])
-    return min(config.supervised.sequence_length, positions)
+    return min(max(config.supervised.sequence_length, _CHEAP_LENGTH), positions)

@@ -84,6 +84,9 @@ def selected(models: Sequence[LineModel], *patterns: Sequence[str]) -> list[Line
 
 
 def by_shape(models: Sequence[LineModel]) -> list[LineModel]:
-    """The same models with those of one shape next to each other, so that an inference engine starts once per shape."""
-    first = {model.shape: number for number, model in reversed(list(enumerate(models)))}
-    return sorted(models, key=lambda model: first[model.shape])
+    """The same models with those of one shape next to each other, so that an inference engine starts once per shape.
+
+    The shape of the last model comes first: the engine still holds it when align has just ended.
+    """
+    last = {model.shape: number for number, model in enumerate(models)}
+    return sorted(models, key=lambda model: -last[model.shape])
