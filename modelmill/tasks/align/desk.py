@@ -14,7 +14,6 @@ from modelmill.tasks.verify.problem import Problem, Split
 from modelmill.tasks.verify.problems import problem_set
 from modelmill.tasks.verify.scores import score_replies
 
-
 _CHEAP_LENGTH = 4096
 
 
