@@ -4,13 +4,14 @@ One engine is kept for a whole line: a folder of the same shape only gets its we
 and after every swap a log-probability is checked, because a swap that goes wrong raises nothing.
 """
 
+import contextlib
 import gc
 import hashlib
 import math
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ class VllmSampler:
             else {"gpu_memory_utilization": 0.4}
         )
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _hidden_module("llvmlite.binding.ffi"):
                 warnings.simplefilter("ignore")  # deprecations inside vLLM, not ours to mend
                 from vllm import LLM
 
@@ -234,6 +235,21 @@ class VllmSampler:
             return True
         reference = _reference_scores(folder, probe)
         return max(abs(a - b) for a, b in zip(scores, reference, strict=True)) <= _TOLERANCE[self._device]
+
+
+@contextlib.contextmanager
+def _hidden_module(name: str) -> Iterator[None]:
+    """Take a module out of `sys.modules` for a while.
+
+    vLLM 0.32 looks at `__dict__` of every value in every module, and llvmlite's library (under numba, which the data
+    stages use) answers to any attribute's name with a function.
+    """
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 def _model_shape(folder: Path) -> dict[str, Any]:
