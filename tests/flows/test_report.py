@@ -32,6 +32,7 @@ def scaling(folder: Path) -> StageView:
 
 def pretrain(folder: Path, scored: bool = True) -> StageView:
     stage, training = view(folder, "pretrain"), {"sequence_length": 256, "decayed_loss": 3.2, "stable_loss": 3.3}
+    training |= {"validation_loss_before": 7.6, "validation_loss": 5.3}
     if scored:
         interval = {"forecast_interval": [3.0, 3.3], "forecast_inside_interval": True}
         training |= {"forecast": 3.16, "forecast_error": 3.2 / 3.16 - 1} | interval
@@ -88,6 +89,7 @@ def test_whole_line_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
     assert "E = 0" in html
     assert "gate waived: needle at 512 tokens" in html
     assert "too short 2" in html
+    assert "Held-out loss went from 7.60 to 5.30" in html
     assert "went from 10.0% (5.0% to 15.0%) to 60.0%" in html
     assert not re.search(r'(?:src|href)="(?!data:)', html), "no file beside the page, no network"
 
