@@ -192,11 +192,14 @@ class VllmSampler:
             if cpu
             else {"gpu_memory_utilization": 0.4}
         )
+        overrides = _SAME_ARCHITECTURE.get(self._shape["architectures"][0], {})
+        [architecture] = overrides.get("architectures", self._shape["architectures"])
         try:
             with warnings.catch_warnings(), _hidden_module("llvmlite.binding.ffi"):
                 warnings.simplefilter("ignore")  # deprecations inside vLLM, not ours to mend
                 from vllm import LLM
 
+                _import_architecture(architecture)
                 self._engine = LLM(
                     str(folder),
                     skip_tokenizer_init=True,
@@ -207,7 +210,7 @@ class VllmSampler:
                     generation_config="vllm",
                     seed=0,
                     use_tqdm_on_load=False,
-                    hf_overrides=_SAME_ARCHITECTURE.get(self._shape["architectures"][0], {}),
+                    hf_overrides=overrides,
                     **options,
                 )
         except ImportError as error:
@@ -250,6 +253,15 @@ def _hidden_module(name: str) -> Iterator[None]:
     finally:
         if module is not None:
             sys.modules[name] = module
+
+
+def _import_architecture(name: str) -> None:
+    """Register the model class itself. vLLM otherwise asks another process about it, which takes half a minute."""
+    from vllm import ModelRegistry
+
+    entry = ModelRegistry.models.get(name)
+    if entry is not None:
+        ModelRegistry.register_model(name, entry.load_model_cls())
 
 
 def _model_shape(folder: Path) -> dict[str, Any]:
