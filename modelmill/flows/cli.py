@@ -49,10 +49,11 @@ def main() -> None:
         errors.print("stopped; the same command continues from here")
         sys.exit(130)
     except Exception as error:
-        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+        usage: Any = error  # a usage error of the library under typer, which has no public name
+        if not hasattr(usage, "exit_code") or not hasattr(usage, "show"):
             raise
-        error.show()  # a usage error: click knows how to say it
-        sys.exit(error.exit_code)
+        usage.show()
+        sys.exit(usage.exit_code)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which people who see colours differently can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -90,7 +90,7 @@ def needle_map(model: dict[str, Any]) -> str:
         ]
         for depth in depths
     ]
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
+    with plt.rc_context({**_STYLE, "axes.grid": False}):
         figure, axes = plt.subplots(figsize=(0.9 + 0.75 * len(lengths), 1.1 + 0.42 * len(depths)))
         axes.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto")
         axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])

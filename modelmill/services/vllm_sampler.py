@@ -192,14 +192,14 @@ class VllmSampler:
             if cpu
             else {"gpu_memory_utilization": 0.4}
         )
-        overrides = _SAME_ARCHITECTURE.get(self._shape["architectures"][0], {})
-        [architecture] = overrides.get("architectures", self._shape["architectures"])
+        architecture: str = self._shape["architectures"][0]
+        overrides = _SAME_ARCHITECTURE.get(architecture, {"architectures": [architecture]})
         try:
             with warnings.catch_warnings(), _hidden_module("llvmlite.binding.ffi"):
                 warnings.simplefilter("ignore")  # deprecations inside vLLM, not ours to mend
                 from vllm import LLM
 
-                _import_architecture(architecture)
+                _import_architecture(overrides["architectures"][0])
                 self._engine = LLM(
                     str(folder),
                     skip_tokenizer_init=True,

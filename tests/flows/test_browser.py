@@ -110,7 +110,8 @@ def test_the_page_of_a_stage_has_its_own_form_with_help(page: Page, stack: Stack
         page.route("**/create_flow_run", lambda route: route.abort())
         page.get_by_role("button", name="Submit").click()
     # What nobody filled in is the recipe's.
-    assert sent.value.post_data_json["parameters"]["request"].get("settings", {}) == {}
+    posted: Any = sent.value.post_data_json
+    assert posted["parameters"]["request"].get("settings", {}) == {}
     page.unroute_all()
 
 

@@ -79,7 +79,7 @@ def digests(home: Path) -> dict[str, Any]:
     return {stage["id"]: stage["digest"] for stage in shown["stages"]}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,13 @@ from modelmill.tasks.stage import StageConfig
 
 class Inner(StageConfig):
     rate: float = 0.5
-    cache: str = Field("/tmp/a", json_schema_extra={"placement": True})
+    cache: str = Field(default="/tmp/a", json_schema_extra={"placement": True})
 
 
 class Outer(StageConfig):
     inner: Inner = Inner()
     many: tuple[Inner, ...] = (Inner(),)
-    workers: int = Field(2, json_schema_extra={"placement": True})
+    workers: int = Field(default=2, json_schema_extra={"placement": True})
 
 
 def same_code(first: str, second: str) -> bool:

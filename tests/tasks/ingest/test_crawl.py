@@ -226,5 +226,6 @@ def test_a_killed_crawl_goes_on_without_fetching_finished_batches_again(site, ru
     _, resumed = run_ingest(source, name="cut")
     assert not done & {f"http://{request}" for request in site.requests}
     first, second = ({row["url"]: row for row in rows_of(out / "pages")} for out in (whole, resumed))
-    first.pop("http://site.test/"), second.pop("http://site.test/")  # it has no Last-Modified
+    for rows in (first, second):
+        rows.pop("http://site.test/")  # it has no Last-Modified
     assert first == second
