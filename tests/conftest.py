@@ -3,12 +3,16 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from modelmill.flows.environment import prepare_environment
 from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
 from modelmill.tasks.journal import Journal
+
+_TESTS = Path(__file__).resolve().parent
 
 # A worker of pytest-xdist inherits what this file set in the process that started it; it needs a home of its own.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -18,14 +22,40 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 _HOME = Path(os.environ.setdefault("MILL_HOME", tempfile.mkdtemp(prefix="mill-tests-")))
 prepare_environment(_HOME)
 # Ray's workers import what a test hands them by its module's name.
-os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+os.environ["PYTHONPATH"] = str(_TESTS.parent)
+
+
+# What takes minutes starts first, so that the workers end together.
+_LONGEST = [
+    "flows/test_kill.py",
+    "flows/test_browser.py",
+    "flows/test_deployments.py",
+    "flows/test_rerun.py",
+    "services/test_inference.py",
+    "services/test_serving.py",
+    "flows/test_line.py",
+]
+_WITH_STACK = ("flows/test_browser.py", "flows/test_deployments.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share an expensive fixture stay in one worker: those of a file, and all that use the running stack."""
-    for item in items:
-        shared = "stack" if "stack" in getattr(item, "fixturenames", ()) else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(shared))
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(_TESTS).as_posix()
+        return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+
+    items.sort(key=place)
+
+
+class _ByFixtures(LoadFileScheduling):
+    """The tests of a file run in one worker, as their fixtures may be expensive; so do all that use the stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "stack" if file.endswith(_WITH_STACK) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFixtures:
+    return _ByFixtures(config, log)
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ still imports and plans, ends with the process that started it (also when that i
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -107,7 +105,7 @@ def _own_server(home: Path) -> Iterator[PrefectApi]:
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
         process = subprocess.Popen(
-            [sys.executable, "-m", "modelmill.services.prefect_server", str(listening.fileno())],
+            [sys.executable, "-m", "modelmill.flows.prefect_process", "--fd", str(listening.fileno())],
             env=os.environ | _SERVER_SETTINGS,
             stdin=subprocess.PIPE,
             stdout=output,
@@ -126,23 +124,3 @@ def _own_server(home: Path) -> Iterator[PrefectApi]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _end_with_parent() -> None:
-    """The pipe from the parent ends when the parent does, however it ends."""
-    while os.read(0, 1):  # not sys.stdin: its lock, held here, would abort the interpreter's shutdown
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(10)
-    os._exit(0)
-
-
-def _serve(listening: int) -> None:
-    import uvicorn
-
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=listening, log_level="error")
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]))

@@ -126,8 +126,11 @@ def _checked_port(port: int, what: str, option: str) -> int:
 
 def _prefect(port: int) -> _Part:
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    return _Part("prefect", command, url, lambda: _answers(f"{url}/api/health"), {}, {"PREFECT_API_URL": f"{url}/api"})
+    command = [sys.executable, "-m", "modelmill.flows.prefect_process", "--port", str(port)]
+    # Its pages ask there for their data.
+    environment = {"PREFECT_UI_API_URL": f"{url}/api", "PREFECT__SERVER_FINAL": "1"}
+    found_by = {"PREFECT_API_URL": f"{url}/api"}
+    return _Part("prefect", command, url, lambda: _answers(f"{url}/api/health"), environment, found_by)
 
 
 def _mlflow(home: Path, port: int) -> _Part:

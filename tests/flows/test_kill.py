@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from modelmill.flows.cli import main
+from modelmill.services.prefect_server import prefect_api, wait_until_healthy
 from modelmill.tasks.catalog import STAGES
-from tests.flows.tiny import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 # What shows that a stage is in the middle of its work, below its workspace; it is killed as soon as that is there.
@@ -26,14 +26,17 @@ UNDER_WAY = {
     "pretrain": "**/states/*",
     "extend": "**/states/*",
     "anneal": "**/states/*",
-    "align": "records/*.json",
+    "align": "align/1-sft/**/states/*",
     "evaluate": "done/*/*.json",
 }
 
 
 # Every run is a process of its own, forked from one that has done the imports: they would be most of this test's time.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["modelmill.flows.line", "modelmill.services.tracking", "torch", "transformers"])
+CONTEXT.set_forkserver_preload(
+    ["modelmill.flows.line", "modelmill.flows.report", "mlflow.store.tracking.sqlalchemy_store", "transformers", "vllm"]
+    + [spec.entry_module for spec in STAGES.values()]
+)
 
 
 def mill(home: Path, arguments: Sequence[str]) -> None:
@@ -80,18 +83,17 @@ def digests(home: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(2400)
-def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(tmp_path: Path) -> None:
     """Two homes: equal digests of every artifact, checkpoints included."""
-    monkeypatch.setenv("PREFECT_API_URL", stack.api)
     untouched, killed = tmp_path / "untouched", tmp_path / "killed"
-    for stage in STAGES:
-        kill_inside(killed, stage)
-    for home in (killed, untouched):
-        last = start(home)
-        last.join()
-        assert last.exitcode == 0, tail(home)
+    with prefect_api(tmp_path) as api:
+        wait_until_healthy(api)
+        for stage in STAGES:
+            kill_inside(killed, stage)
+        for home in (killed, untouched):
+            last = start(home)
+            last.join()
+            assert last.exitcode == 0, tail(home)
     found = digests(killed)
     assert set(found) == set(STAGES) and all(found.values())
     assert found == digests(untouched)

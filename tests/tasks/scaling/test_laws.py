@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -17,9 +15,7 @@ SIZES, TOKENS = (values.ravel() for values in np.meshgrid(np.geomspace(4e7, 1.6e
 @pytest.mark.parametrize("law", PLANTED)
 @pytest.mark.parametrize("robust", [False, True])
 def test_planted_law_is_recovered(law: LossLaw, robust: bool) -> None:
-    started = time.perf_counter()
     found = fit_loss_law(SIZES, TOKENS, law.loss(SIZES, TOKENS), robust=robust)
-    assert time.perf_counter() - started < (2 if robust else 1)  # 0.05 s alone on a core; the machine may be busy
     for name in ("E", "A", "alpha", "B", "beta"):
         assert getattr(found, name) == pytest.approx(getattr(law, name), rel=1e-6)
 
