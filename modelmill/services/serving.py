@@ -29,6 +29,8 @@ STOP_TIMEOUT_SECONDS = 20.0
 _DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # On a CPU the model then runs in the engine's process; one of its own would import everything once more (14 s).
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -153,8 +155,7 @@ def engine_command(folder: Path, name: str, port: int) -> list[str]:
     command = [sys.executable, "-m", "modelmill.services.vllm_server"]
     command += ["--model", str(folder), "--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)]
     if require_vllm() == "cpu":
-        # Compiling costs more than it gains here, bfloat16 is slower than float32 without AMX, and one process less
-        # starts sooner.
+        # Compiling costs more than it gains here, and bfloat16 is slower than float32 without AMX.
         command += ["--dtype", "float32", "--enforce-eager", "--distributed-executor-backend", "uni"]
     return command
 

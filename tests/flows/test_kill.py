@@ -26,7 +26,7 @@ UNDER_WAY = {
     "pretrain": "**/states/*",
     "extend": "**/states/*",
     "anneal": "**/states/*",
-    "align": "align/1-sft/**/states/*",
+    "align": "align/*/examples.parquet",
     "evaluate": "done/*/*.json",
 }
 

@@ -65,7 +65,7 @@ class Checkout:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("modelmill", "configs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # with numba's cache: compiling takes half a minute
     rows = [{"id": str(number), "url": f"https://a.example/{number}", "text": note(number)} for number in range(40)]
     (folder / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "recipe.yaml").write_text(RECIPE.format(path=folder / "notes.jsonl"))
@@ -160,8 +160,8 @@ def test_a_changed_rule_rebuilds_what_follows_when_the_output_differs(checkout: 
 def test_an_input_that_leaves_nothing_stops_with_the_reasons(checkout: Checkout) -> None:
     message = checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
     assert "all 40 pages" in message and "gopher_too_few_words 40" in message
-    # Nothing half-done is taken for whole: the same command fails the same way.
-    assert "all 40 pages" in checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
+    # Nothing half-done is taken for whole.
+    assert checkout.statuses("--set", "clean.gopher.min_words=5000")["clean"] in ("build", "resume")
 
 
 @pytest.mark.parametrize(
