@@ -34,13 +34,12 @@ def main() -> None:
     uv(["--no-deps", *locks], environment)
     # The editable install fetches its build backend in isolation; --no-deps keeps the lock the only authority.
     uv(["--no-deps", "--editable", str(ROOT)], environment)
+    compile_packages()
     if subprocess.run([sys.executable, "-c", "import torch"], capture_output=True, check=False).returncode:
         # A torch built for CUDA needs NVIDIA's libraries, which the lock leaves out because a CPU build has none.
         version = re.search(r"^torch==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)
         assert version is not None
         uv([f"torch=={version[1]}"], environment)
-
-    compile_packages()
 
 
 def compile_packages() -> None:
