@@ -24,7 +24,7 @@ install: .venv/installed
 .venv/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Modelmill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 .venv/installed: requirements.lock pyproject.toml infra/install.py | .venv/bin/uv
 	@echo "installing the pinned packages into .venv (once)"
