@@ -23,7 +23,7 @@ _OPTIONS = {"index-url": "UV_DEFAULT_INDEX", "find-links": "UV_FIND_LINKS", "cer
 _LEFT_OUT = re.compile(
     r"/tests?/|/transformers/models/(?!auto|llama|dots1|deepseek|encoder_decoder|qwen|whisper)[^/]+/"
     r"|/ray/(rllib|data|serve|tune|train|llm)/|/torch/testing/|/sympy/physics/|/pygments/lexers/|/vllm/models/"
-    r"|/(anthropic|apprise/plugins|botocore|databricks|dateparser|jieba|nltk|openai/(resources|types)|sentry_sdk)/"
+    r"|/(anthropic|apprise/plugins|botocore|databricks|dateparser|nltk|openai/(resources|types)|sentry_sdk)/"
 )
 
 
