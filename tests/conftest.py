@@ -1,6 +1,7 @@
 """What every test shares: quiet libraries, and a pool that runs tasks in this process."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ from modelmill.tasks.journal import Journal
 
 _TESTS = Path(__file__).resolve().parent
 
-# A worker of pytest-xdist inherits what this file set in the process that started it; it needs a home of its own.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    for name in ("MILL_HOME", "PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):
-        os.environ.pop(name, None)
-# State of the tests never meets a user's own: set before any test imports Prefect, MLflow or Ray.
-_HOME = Path(os.environ.setdefault("MILL_HOME", tempfile.mkdtemp(prefix="mill-tests-")))
+# State of the tests never meets a user's own, nor that of another worker, which inherits the environment: set before
+# any test imports Prefect, MLflow or Ray.
+for name in ("MILL_HOME", "PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):
+    os.environ.pop(name, None)
+_HOME = Path(tempfile.mkdtemp(prefix="mill-tests-"))
 prepare_environment(_HOME)
 # Ray's workers import what a test hands them by its module's name.
 os.environ["PYTHONPATH"] = str(_TESTS.parent)
@@ -36,6 +36,10 @@ _LONGEST = [
     "flows/test_line.py",
 ]
 _WITH_STACK = ("flows/test_browser.py", "flows/test_deployments.py")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
