@@ -5,6 +5,7 @@ What runs is remembered in `stack/stack.json`, whence other commands take `stack
 """
 
 import contextlib
+import datetime
 import fcntl
 import hashlib
 import os
@@ -182,16 +183,22 @@ def _ray_folder(home: Path) -> Path:
 
 def _deployments(api_url: str) -> _Part:
     command = [sys.executable, "-m", "modelmill.flows.deployments"]
-    return _Part("deployments", command, api_url.removesuffix("/api"), lambda: _is_served(api_url), {}, {})
+    begun = datetime.datetime.now(datetime.UTC)
+    return _Part("deployments", command, api_url.removesuffix("/api"), lambda: _is_served(api_url, begun), {}, {})
 
 
-def _is_served(api_url: str) -> bool:
-    """The deployment of the line is marked ready when the process that serves it has asked for work."""
+def _is_served(api_url: str, since: datetime.datetime | None = None) -> bool:
+    """Whether a process serves the line's deployment: it is marked ready, and has been asked after since then.
+
+    The mark alone outlives the process by a minute.
+    """
     try:
         found = httpx.get(f"{api_url}/deployments/name/line/line", timeout=10)
     except httpx.HTTPError:
         return False
-    return found.status_code == 200 and found.json()["status"] == "READY"
+    if found.status_code != 200 or found.json()["status"] != "READY":
+        return False
+    return since is None or datetime.datetime.fromisoformat(found.json()["last_polled"]) >= since
 
 
 def _answers(url: str) -> bool:
