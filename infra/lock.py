@@ -21,11 +21,12 @@ def resolved(*extras: str) -> list[str]:
     """Sorted `name==version` lines of the project with these extras."""
     arguments = [argument for extra in extras for argument in ("--extra", extra)]
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--python-version", "3.11", "--no-header"]
-    command += ["--no-annotate", "--no-emit-find-links", "--no-emit-index-url", *arguments, "pyproject.toml"]
+    command += ["--no-annotate", *arguments, "pyproject.toml"]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | pip_settings(), stdout=subprocess.PIPE, text=True, check=True
     )
     lines = done.stdout.splitlines()
+    # Any other line would say where packages come from.
     # `2.13.0+cpu` names one build of one release; the lock names the release.
     return sorted(re.sub(r"\+\S+$", "", line) for line in lines if "==" in line)
 

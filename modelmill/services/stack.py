@@ -5,7 +5,6 @@ What runs is remembered in `stack/stack.json`, whence other commands take `stack
 """
 
 import contextlib
-import datetime
 import fcntl
 import hashlib
 import os
@@ -183,22 +182,23 @@ def _ray_folder(home: Path) -> Path:
 
 def _deployments(api_url: str) -> _Part:
     command = [sys.executable, "-m", "modelmill.flows.deployments"]
-    begun = datetime.datetime.now(datetime.UTC)
-    return _Part("deployments", command, api_url.removesuffix("/api"), lambda: _is_served(api_url, begun), {}, {})
+    before = _last_asked(api_url)
+    url = api_url.removesuffix("/api")
+    return _Part("deployments", command, url, lambda: _last_asked(api_url) not in (None, before), {}, {})
 
 
-def _is_served(api_url: str, since: datetime.datetime | None = None) -> bool:
-    """Whether a process serves the line's deployment: it is marked ready, and has been asked after since then.
+def _last_asked(api_url: str) -> str | None:
+    """When a process last asked for work of the line's deployment; None unless Prefect marks it ready.
 
-    The mark alone outlives the process by a minute.
+    The mark outlives the process that serves the deployment, so that a start has to see this time move.
     """
     try:
         found = httpx.get(f"{api_url}/deployments/name/line/line", timeout=10)
     except httpx.HTTPError:
-        return False
+        return None
     if found.status_code != 200 or found.json()["status"] != "READY":
-        return False
-    return since is None or datetime.datetime.fromisoformat(found.json()["last_polled"]) >= since
+        return None
+    return found.json()["last_polled"]
 
 
 def _answers(url: str) -> bool:
@@ -267,4 +267,4 @@ def locked(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     # The health check of a container that serves the deployments.
-    sys.exit(0 if _is_served(os.environ["PREFECT_API_URL"]) else 1)
+    sys.exit(0 if _last_asked(os.environ["PREFECT_API_URL"]) else 1)

@@ -26,12 +26,12 @@ UNDER_WAY = {
     "pretrain": "**/states/*",
     "extend": "**/states/*",
     "anneal": "**/states/*",
-    "align": "align/*/examples.parquet",
+    "align": "records/*.json",
     "evaluate": "done/*/*.json",
 }
 
 
-# Every run is a process of its own, forked from one that has done the imports: they would be most of this test's time.
+# Every run is a process of its own, forked from one that has done the imports.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["modelmill.flows.line", "modelmill.flows.report", "mlflow.store.tracking.sqlalchemy_store", "transformers", "vllm"]
