@@ -10,7 +10,7 @@ demo: .venv/installed
 	@$(BIN)/mill run demo
 
 test: .venv/installed-dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint test
 

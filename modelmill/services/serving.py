@@ -36,6 +36,8 @@ _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# Whatever vLLM hands to `torch.compile` would take a C++ compiler, which not every machine has.
+_ON_CPU = {"TORCHDYNAMO_DISABLE": "1"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def running_engine(folder: Path, name: str) -> Iterator[Engine]:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 engine_command(folder, name, port),
-                env=_DEFAULTS | os.environ | _ENVIRONMENT,
+                env=_DEFAULTS | os.environ | _ENVIRONMENT | (_ON_CPU if require_vllm() == "cpu" else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -7,6 +7,7 @@ and after every swap a log-probability is checked, because a swap that goes wron
 import contextlib
 import gc
 import hashlib
+import logging
 import math
 import os
 import sys
@@ -30,7 +31,8 @@ _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    # vLLM would configure `logging` anew, which first waits for every handler of this process, Prefect's among them.
+    "VLLM_CONFIGURE_LOGGING": "0",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -54,6 +56,7 @@ class VllmSampler:
         self._max_length = 0
         self._tokenizer: Any = None
         os.environ.update(_ENVIRONMENT)
+        logging.getLogger("vllm").setLevel(logging.ERROR)
         if "torch" not in sys.modules:
             os.environ["OMP_NUM_THREADS"] = str(num_threads or len(os.sched_getaffinity(0)))
 
@@ -194,8 +197,9 @@ class VllmSampler:
         )
         architecture: str = self._shape["architectures"][0]
         overrides = _SAME_ARCHITECTURE.get(architecture, {"architectures": [architecture]})
+        plain = _without_compiling() if cpu else contextlib.nullcontext()
         try:
-            with warnings.catch_warnings(), _hidden_module("llvmlite.binding.ffi"):
+            with warnings.catch_warnings(), _hidden_module("llvmlite.binding.ffi"), plain:
                 warnings.simplefilter("ignore")  # deprecations inside vLLM, not ours to mend
                 from vllm import LLM
 
@@ -253,6 +257,22 @@ def _hidden_module(name: str) -> Iterator[None]:
     finally:
         if module is not None:
             sys.modules[name] = module
+
+
+@contextlib.contextmanager
+def _without_compiling() -> Iterator[None]:
+    """Leave the functions plain that vLLM's modules hand to `torch.compile` as they are imported.
+
+    On a CPU it would take a C++ compiler, which not every machine has, and three seconds that never come back.
+    """
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TORCHDYNAMO_DISABLE"]
+        if before is not None:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
 def _import_architecture(name: str) -> None:

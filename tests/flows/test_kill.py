@@ -34,7 +34,8 @@ UNDER_WAY = {
 # Every run is a process of its own, forked from one that has done the imports.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["modelmill.flows.line", "modelmill.flows.report", "mlflow.store.tracking.sqlalchemy_store", "transformers", "vllm"]
+    ["modelmill.flows.line", "modelmill.flows.report", "mlflow.store.tracking.sqlalchemy_store", "transformers"]
+    + ["vllm.entrypoints.llm", "vllm.v1.engine.llm_engine"]
     + [spec.entry_module for spec in STAGES.values()]
 )
 

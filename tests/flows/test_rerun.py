@@ -6,11 +6,14 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from modelmill.services.prefect_server import prefect_api, wait_until_healthy
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
@@ -32,13 +35,16 @@ WORDS = _PROSE.split()
 
 @dataclass
 class Checkout:
-    """A copy of the package with a recipe over a file of its own, and a home."""
+    """A copy of the package with a recipe over a file of its own, and a home. `api` is Prefect's, once it is there."""
 
     folder: Path
+    api: str = ""
 
     def mill(self, *arguments: str, code: int = 0) -> str:
         """Run the command in this checkout; its standard output."""
         environment = os.environ | {"PYTHONPATH": str(self.folder), "MILL_HOME": str(self.folder / "home")}
+        if self.api:
+            environment["PREFECT_API_URL"] = self.api
         done = subprocess.run(
             [sys.executable, "-m", "modelmill.flows.cli", *arguments],
             cwd=self.folder, env=environment, capture_output=True, text=True, check=False,
@@ -62,7 +68,7 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("modelmill", "configs"):
         shutil.copytree(ROOT / name, folder / name)  # with numba's cache: compiling takes half a minute
@@ -70,8 +76,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     (folder / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "recipe.yaml").write_text(RECIPE.format(path=folder / "notes.jsonl"))
     checkout = Checkout(folder)
-    checkout.mill("run", "recipe.yaml")
-    return checkout
+    checkout.mill("run", "recipe.yaml")  # starts a server of its own, as a user's first command does
+    with prefect_api(folder / "home") as api:
+        wait_until_healthy(api)
+        checkout.api = api.url
+        yield checkout
 
 
 def note(number: int) -> str:

@@ -27,6 +27,7 @@ from modelmill.tasks.errors import ContractError, InputError, WorkerLostError
 from modelmill.tasks.files import file_digest, read_json, remove_path
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.stage import Artifact, StageContext
+from tests.services.compiler import without_compiler
 from tests.tasks.align.tiny import write_model, write_tokenizer
 
 # Ray leaves the processes of its local cluster to themselves.
@@ -53,8 +54,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaySampler]:
-    compute = Compute(ComputeConfig(workers=1, device="cpu", lost_workers=0), tmp_path_factory.mktemp("home"))
-    found = start_sampler(compute)
+    home = tmp_path_factory.mktemp("home")
+    compute = Compute(ComputeConfig(workers=1, device="cpu", lost_workers=0), home)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in without_compiler(home).items():
+            patch.setenv(name, value)
+        found = start_sampler(compute)
     assert isinstance(found, RaySampler)
     yield found
     found.close()

@@ -21,6 +21,7 @@ from modelmill.services.chat_models import ChatSettings, ServedModel
 from modelmill.services.chat_page import chat_app
 from modelmill.services.serving import Engine, free_port, serve, wait_until_ready
 from modelmill.tasks.errors import InputError, ResourceError
+from tests.services.compiler import without_compiler
 from tests.tasks.evaluate.tiny import write_model
 
 COMMAND = "import sys; from pathlib import Path; from modelmill.services.serving import serve; "
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> Iterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | without_compiler(folder) | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", COMMAND, str(folder.parent), str(port)], env=environment)
     try:
         wait_for(url + "/health", process)
