@@ -74,7 +74,7 @@ def plan_identity(node: Node, identity: Identity, store: Store, forced: bool = F
             node.id,
             node.spec.name,
             "resume",
-            ("an earlier run of this key was interrupted",),
+            ("an earlier run of this key did not finish",),
             key,
             None,
             _seconds(builds),

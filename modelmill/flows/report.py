@@ -8,6 +8,7 @@ import jinja2
 
 from modelmill.flows import plots, report_data
 from modelmill.flows.report_data import StageView
+from modelmill.tasks.evaluate.scorecard import main_header, main_row
 from modelmill.tasks.files import atomic_path, read_json
 
 __all__ = ["StageView", "write_report"]
@@ -50,11 +51,7 @@ def page_values(stages: list[StageView], record: dict[str, Any]) -> dict[str, An
         "loss_curve": plots.loss_curve(curves) if curves else None,
         "needles": [(model["id"], plots.needle_map(model)) for model in needles],
         "alignment": plots.alignment(steps) if steps else None,
-        "scorecard": scorecard,
-        "tasks": sorted({name for model in (scorecard or {}).get("models", []) for name in model.get("tasks") or {}}),
-        "domains": sorted(
-            {name for model in (scorecard or {}).get("models", []) for name in model.get("bits_per_byte", {})}
-        ),
+        "scorecard": scorecard and [main_header(scorecard), *(main_row(scorecard, row) for row in scorecard["models"])],
         "samples": report_data.samples(stages),
     }
 

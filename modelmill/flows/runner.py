@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from modelmill.flows.memory import PeakMemory
 from modelmill.flows.plan import PlanEntry, plan_identity
 from modelmill.flows.recipe import Line, Node
-from modelmill.services.compute import Compute, resolve_device
+from modelmill.services.compute import Compute
 from modelmill.services.identity import Identity, identity_config, stage_identity
 from modelmill.services.store import Store, require_free_space, save_line
 from modelmill.tasks.contracts import check_inputs
@@ -173,7 +173,7 @@ class Session:
 
         require_free_space(self.home, _expected_bytes(inputs, self.store.builds(node.spec.name)))
         check_inputs(inputs)
-        device = resolve_device(self.compute.config) if node.spec.on_device else "cpu"
+        device = self.compute.device() if node.spec.on_device else "cpu"
         context = StageContext(
             config=node.config,
             inputs=inputs,

@@ -60,15 +60,18 @@ def open_line(
             claim_flow_run(client, home, line.name)
             stack.enter_context(tags(*line_tags(home, line.name)))
             page = PrefectObserver(client, stage_ids)
-            yield stack.enter_context(_services(request, line, home, force, page))
+            yield stack.enter_context(_services(request, line, home, force, stage_ids, page))
 
 
 @contextlib.contextmanager
 def _services(
-    request: Request, line: Line, home: Path, force: Sequence[str], page: PrefectObserver
+    request: Request, line: Line, home: Path, force: Sequence[str], stage_ids: Sequence[str], page: PrefectObserver
 ) -> Iterator[Session]:
     for name, value in stack_environment(home).items():
         os.environ.setdefault(name, value)  # where the stack runs, its Ray is joined
+    compute = Compute(load_compute(request.compute or line.compute), home)
+    if compute.config.device == "cuda" and any(line.node(stage).spec.on_device for stage in stage_ids):
+        compute.device()  # refused now, not after hours of the data stages
     handed = HANDED.get()
     links = page.links
     if handed.has_page and flow_run.ui_url:
@@ -76,7 +79,6 @@ def _services(
     tracking = LineTracking(home, line.name, line.resolved(), links, _attempt(), f"mill run {request.recipe}")
     failure = _Failure()
     observers = [*handed.observers, page, tracking, failure]
-    compute = Compute(load_compute(request.compute or line.compute), home)
     session = Session(line, home, compute, observers, frozenset(force), links)
     token = _OPEN.set(session)
     try:

@@ -35,26 +35,6 @@ class ComputeConfig(StageConfig):
     """Price of all this compute for an hour, in any currency; `mill plan` multiplies it by the estimated time."""
 
 
-def resolve_device(config: ComputeConfig) -> str:
-    """The device that training will use.
-
-    Raises:
-        ResourceError: the compute file asks for CUDA and there is none.
-    """
-    if config.device == "cpu":
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    if config.device == "cuda":
-        raise ResourceError(
-            "the compute file asks for device: cuda, and this machine has no usable GPU "
-            f"(torch {torch.__version__} reports none). Run it where there is one, or choose `--compute laptop`."
-        )
-    return "cpu"
-
-
 @dataclass
 class Compute:
     """The compute of one line run. Ray is started or joined when the first pool needs it."""
@@ -86,6 +66,35 @@ class Compute:
             }
         ray.init(log_to_driver=False, configure_logging=False, **local)
         self._ray_started = True
+
+    def device(self) -> str:
+        """The device that training and sampling will use; on a cluster, that of its nodes.
+
+        Raises:
+            ResourceError: the compute file asks for CUDA and there is none.
+        """
+        if self.config.device == "cpu":
+            return "cpu"
+        cluster = os.environ.get("RAY_ADDRESS") if self.config.backend == "ray" else None
+        if self._has_gpu(cluster):
+            return "cuda"
+        if self.config.device == "cuda":
+            where = f"no node of the Ray cluster at {cluster} has a GPU" if cluster else "this machine has no usable GPU"
+            raise ResourceError(
+                f"the compute file asks for device: cuda, and {where}. Run it where there is one, or choose "
+                "`--compute laptop`."
+            )
+        return "cpu"
+
+    def _has_gpu(self, cluster: str | None) -> bool:
+        if cluster:
+            import ray
+
+            self.start()
+            return ray.cluster_resources().get("GPU", 0) > 0
+        import torch
+
+        return torch.cuda.is_available()
 
     def stop(self) -> None:
         """Leave Ray; a local one ends."""

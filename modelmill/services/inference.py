@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modelmill.services.compute import Compute, resolve_device
+from modelmill.services.compute import Compute
 from modelmill.services.vllm_sampler import VllmSampler
 from modelmill.tasks.errors import MillError, WorkerLostError
 from modelmill.tasks.stage import Sample
@@ -108,7 +108,7 @@ class _SamplerActor:
 
 def start_sampler(compute: Compute) -> VllmSampler | RaySampler:
     """The sampler of one line run: an actor where the compute has Ray, otherwise in this process."""
-    device = resolve_device(compute.config)
+    device = compute.device()
     if compute.config.backend == "process":
         return VllmSampler(device)
     compute.start()

@@ -21,7 +21,7 @@ class StageConfig(BaseModel):
     and never enters a stage's key.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,16 @@ def test_a_failing_stage_raises_its_own_error_and_is_recorded(client: SyncPrefec
     assert [stage["status"] for stage in run(tiny).stages] == ["reuse", "build"]
 
 
+def test_a_gpu_that_is_not_there_is_missed_before_the_first_stage(client: SyncPrefectClient) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ResourceError, match="no usable GPU"):
+        run_line_flow(LineRequest(recipe="tiny", compute="gpu"))
+    assert not (mill_home() / "lines" / "tiny.json").exists()
+
+
 def test_part_of_the_line_runs_and_what_it_needs_must_be_there(server: None, tiny: Tiny) -> None:
     with pytest.raises(RecipeError, match="cannot start at clean"):
         run(tiny, from_stage="clean")

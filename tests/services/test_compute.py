@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmill.services.compute import Compute, ComputeConfig, RecordedPool, resolve_device
+from modelmill.services.compute import Compute, ComputeConfig, RecordedPool
 from modelmill.tasks.errors import InputError, ResourceError, WorkerLostError
 from modelmill.tasks.journal import Journal, read_events
 from modelmill.tasks.stage import Call
@@ -98,11 +98,11 @@ def test_a_pool_in_this_process_gives_the_same_results(pool: RecordedPool, tmp_p
     assert pool.run(doubled, {"x": 5, "folder": str(tmp_path)}, "once") == 10
 
 
-def test_a_gpu_recipe_on_a_machine_without_one_is_refused() -> None:
+def test_a_gpu_recipe_on_a_machine_without_one_is_refused(tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ResourceError, match="no usable GPU"):
-        resolve_device(ComputeConfig(device="cuda"))
-    assert resolve_device(ComputeConfig()) == "cpu"
+    with pytest.raises(ResourceError, match="this machine has no usable GPU"):
+        Compute(ComputeConfig(backend="process", device="cuda"), tmp_path).device()
+    assert Compute(ComputeConfig(backend="process"), tmp_path).device() == "cpu"
