@@ -93,9 +93,9 @@ def coloured(status: str) -> str:
 
 
 def shortened(why: tuple[str, ...], limit: int = 3) -> str:
-    """The first reasons, and how many more there are (`mill why STAGE` prints all)."""
+    """The first reasons, and how many more there are (`mill why STAGE` prints all, in full)."""
     more = f" and {len(why) - limit} more" if len(why) > limit else ""
-    return "; ".join(why[:limit]) + more
+    return "; ".join(text if len(text) <= 120 else f"{text[:119]}…" for text in why[:limit]) + more
 
 
 def plan_table(entries: list[PlanEntry]) -> Table:

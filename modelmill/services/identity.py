@@ -220,6 +220,13 @@ def _flat_differences(prefix: str, new: Any, old: Any) -> list[str]:
                 joiner = "" if prefix.endswith(" ") else "."
                 found += _flat_differences(f"{prefix}{joiner}{name}", new.get(name), old.get(name))
         return found
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        return [
+            text
+            for index, pair in enumerate(zip(new, old, strict=True))
+            if pair[0] != pair[1]
+            for text in _flat_differences(f"{prefix}[{index}]", *pair)
+        ]
     return [f"{prefix}: {old!r} → {new!r}"]
 
 

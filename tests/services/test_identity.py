@@ -87,14 +87,14 @@ def test_a_build_tag_is_placement() -> None:
 
 def test_differences_name_the_config_key_the_module_and_the_library() -> None:
     old = {
-        "config": {"rules": {"min_words": 50, "max_words": 9}},
+        "config": {"rules": {"min_words": 50, "max_words": 9}, "sources": [{"name": "a", "pages": 9}, {"name": "b"}]},
         "inputs": [["pages", "aaaaaaaaaa"]],
         "code": {"modelmill.tasks.clean.rules": "1"},
         "libraries": {"eldc": "0.4"},
         "external": {},
     }
     new = {
-        "config": {"rules": {"min_words": 5, "max_words": 9}},
+        "config": {"rules": {"min_words": 5, "max_words": 9}, "sources": [{"name": "a", "pages": 7}, {"name": "b"}]},
         "inputs": [["pages", "bbbbbbbbbb"]],
         "code": {"modelmill.tasks.clean.rules": "2"},
         "libraries": {"eldc": "0.5"},
@@ -102,6 +102,7 @@ def test_differences_name_the_config_key_the_module_and_the_library() -> None:
     }
     assert differences(new, old) == [
         "config rules.min_words: 50 → 5",
+        "config sources[0].pages: 9 → 7",
         "input pages: aaaaaaaa → bbbbbbbb",
         "code modelmill.tasks.clean.rules changed",
         "library eldc: 0.4 → 0.5",
