@@ -79,7 +79,7 @@ class Compute:
         if self._has_gpu(cluster):
             return "cuda"
         if self.config.device == "cuda":
-            where = f"no node of the Ray cluster at {cluster} has a GPU" if cluster else "this machine has no usable GPU"
+            where = f"the Ray cluster at {cluster} has no GPU" if cluster else "this machine has no usable GPU"
             raise ResourceError(
                 f"the compute file asks for device: cuda, and {where}. Run it where there is one, or choose "
                 "`--compute laptop`."
