@@ -1,9 +1,14 @@
 """The built-in site: which modules it shows, what its pages say, and that they are the same each time."""
 
+import socket
+import struct
+import time
+
 import pytest
 
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.ingest.documentation.catalog import is_public, page_urls, public_modules
+from modelmill.tasks.ingest.documentation.site import serving
 from tests.tasks.ingest.rows import digests_of, reasons_of, rows_of
 
 PACKAGES = ["json", "logging", "collections", "concurrent"]
@@ -42,3 +47,15 @@ def test_pages_read_well_and_are_the_same_bytes_each_time(run_ingest):
     everything = "".join(row["text"] for row in pages.values())
     assert "site-packages" not in everything and " at 0x" not in everything
     assert result.metrics["characters"] == len(everything) > 50_000
+
+
+def test_a_client_that_leaves_is_no_error(capfd: pytest.CaptureFixture[str]):
+    with serving(("json",), num_renderers=1) as (_, address):
+        host, _, port = address.partition(":")
+        with socket.create_connection((host, int(port))) as client:
+            # Closing with unsent data dropped resets the connection.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET / HT")
+            time.sleep(0.2)
+        time.sleep(0.2)
+    assert capfd.readouterr().err == ""

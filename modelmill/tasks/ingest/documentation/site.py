@@ -4,6 +4,7 @@ import contextlib
 import html
 import os
 import queue
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -74,8 +75,7 @@ def serving(packages: tuple[str, ...], num_renderers: int) -> Iterator[tuple[Doc
     """The site while it answers, and the `address:port` where it does."""
     with tempfile.TemporaryDirectory(prefix="modelmill-site-") as home:
         site = DocumentationSite(packages, num_renderers, Path(home))
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(site))
-        server.daemon_threads = True
+        server = _Server(("127.0.0.1", 0), _handler(site))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
@@ -84,6 +84,15 @@ def serving(packages: tuple[str, ...], num_renderers: int) -> Iterator[tuple[Doc
             server.shutdown()
             server.server_close()
             site.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left is no error of the site's."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(site: DocumentationSite) -> type[BaseHTTPRequestHandler]:
