@@ -88,7 +88,10 @@ def apply_alone(
     from modelmill.flows.apply import apply_step, step_config
 
     config = step_config(step, recipe, overrides, mill_home())
-    outcome = apply_step(step, source, target, config, workers)
+    with console.status(f"{step}: no rows read yet") as status:
+        outcome = apply_step(
+            step, source, target, config, workers, lambda rows: status.update(f"{step}: {rows:,} rows read")
+        )
     if as_json:
         print_json(console, outcome.as_dict())
         return

@@ -10,6 +10,7 @@ from rich.text import Text
 from modelmill.services.chat_models import ChatModel, ChatSettings, Message, open_chat_model
 from modelmill.tasks.errors import InputError, ResourceError
 
+_EXAMPLES = 4
 HELP = "/reset forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stops a reply"
 
 
@@ -40,11 +41,13 @@ def chat(
         with console.status("loading the model"):
             chat_model = open_chat_model(model, url)
         console.print(Text(f"{chat_model.name}  ·  {HELP}", style="dim"))
+        for number, question in enumerate(chat_model.examples[:_EXAMPLES]):
+            console.print(Text(f"{'for example' if number == 0 else '':13}{question}", style="dim"))
         converse(chat_model, settings, console)
     else:
         message = source.read().strip()
         if not message:
-            raise InputError('nothing to answer: the input is empty. Try: echo "2+3=" | mill chat')
+            raise InputError('nothing to answer: the input is empty. Try: echo "Compute 2+3" | mill chat')
         answer(open_chat_model(model, url), [*opening(settings), user(message)], settings, console)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from modelmill.services.model_folder import find_model_folder, model_name
+from modelmill.services.model_folder import example_questions, find_model_folder, model_name
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.evaluate.end_tokens import end_token_ids
 
@@ -34,6 +34,8 @@ class ChatModel(Protocol):
     """Something that continues a conversation piece by piece."""
 
     name: str
+    examples: list[str]
+    """Questions that it was taught to answer, as far as they are known."""
 
     def reply(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:
         """Pieces of the assistant's next message as they are made; closing the iterator stops the model."""
@@ -50,6 +52,7 @@ class LocalModel:
 
         logging.disable_progress_bar()
         self.name = model_name(folder)
+        self.examples = example_questions(folder)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         if not self._tokenizer.chat_template:
             raise InputError(f"the tokenizer in {folder} has no chat template; expected a chat model")
@@ -122,6 +125,7 @@ class ServedModel:
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
         self.name = self._first_model()
+        self.examples: list[str] = []
 
     def reply(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:
         *rest, last = shortened(messages)

@@ -1,6 +1,6 @@
 """The address of an OpenAI-compatible server → a web application with a chat page, which passes /v1 through to it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,9 +17,13 @@ TEMPLATES = Path(__file__).parent / "templates"
 _NOT_PASSED = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "host", "content-length"}
 
 
-def chat_app(engine_url: str, name: str) -> Starlette:
-    """Page at `/`, the engine's API under `/v1/`, its state at `/health`; one origin, so no cross-origin rules."""
-    page = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("chat.html").render(model=name)
+def chat_app(engine_url: str, name: str, examples: Sequence[str] = ()) -> Starlette:
+    """Page at `/`, the engine's API under `/v1/`, its state at `/health`; one origin, so no cross-origin rules.
+
+    `examples` are questions that the page offers before the first message.
+    """
+    template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_template("chat.html")
+    page = template.render(model=name, examples=examples)
     # No limit on reading: a reply may take as long as it needs, and a closed page ends the request.
     client = httpx.AsyncClient(base_url=engine_url, timeout=httpx.Timeout(10.0, read=None))
 

@@ -22,6 +22,16 @@ def find_model_folder(path: Path) -> Path:
     )
 
 
+def example_questions(folder: Path) -> list[str]:
+    """A question of each task family that the release was measured on, what it answers best first; else none."""
+    release = folder.parent / "release.json"
+    if not release.is_file():
+        return []
+    verified = json.loads(release.read_text(encoding="utf-8")).get("scores", {}).get("verified", {})
+    examples: dict[str, str] = verified.get("examples", {})
+    return [examples[name] for name in sorted(examples, key=lambda name: -verified["by_family"][name]["accuracy"])]
+
+
 def model_name(folder: Path) -> str:
     """The name in release.json where that lies beside the folder, otherwise the folder's (or its parent's) name."""
     release = folder.parent / "release.json"

@@ -17,9 +17,10 @@ from pathlib import Path
 import httpx
 import uvicorn
 from rich.console import Console
+from starlette.applications import Starlette
 
 from modelmill.services.chat_page import chat_app
-from modelmill.services.model_folder import find_model_folder, model_name
+from modelmill.services.model_folder import example_questions, find_model_folder, model_name
 from modelmill.tasks.errors import ResourceError
 
 # A first start on a busy machine compiles and imports for minutes; later ones take half a minute.
@@ -67,7 +68,7 @@ def serve(
             wait_until_ready(engine)
         address = f"http://{host}:{listener.getsockname()[1]}"
         console.print(f"{name} is served\n  chat page   {address}\n  OpenAI API  {address}/v1\nCtrl-C stops it")
-        serve_page(engine, name, listener)
+        serve_page(engine, chat_app(engine.url, name, example_questions(folder)), listener)
         if engine.process.poll() is not None:
             raise ResourceError(f"vLLM ended while it served {name}; its last lines:\n{last_lines(engine.log)}")
 
@@ -188,9 +189,9 @@ def wait_until_ready(engine: Engine, timeout: float = START_TIMEOUT_SECONDS) -> 
     raise ResourceError(f"vLLM did not answer within {timeout:.0f} s; its last lines:\n{last_lines(engine.log)}")
 
 
-def serve_page(engine: Engine, name: str, listener: socket.socket) -> None:
+def serve_page(engine: Engine, page: Starlette, listener: socket.socket) -> None:
     """Serve the chat page and the API until a signal, or until the engine dies."""
-    config = uvicorn.Config(chat_app(engine.url, name), log_level="warning", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=3)
     server = uvicorn.Server(config)
 
     def watch() -> None:

@@ -39,7 +39,11 @@ class Server:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("release")
-    (home / "release.json").write_text(json.dumps({"name": "tiny-talker"}))
+    verified = {
+        "examples": {"foxes": "the quick?", "dogs": "the lazy?"},
+        "by_family": {"foxes": {"accuracy": 0.25}, "dogs": {"accuracy": 0.5}},
+    }
+    (home / "release.json").write_text(json.dumps({"name": "tiny-talker", "scores": {"verified": verified}}))
     return write_model(home / "model", seed=5)
 
 
@@ -132,6 +136,10 @@ def test_the_page_in_a_browser(server: Server) -> None:
         assert page.get_attribute("html", "data-theme") == "dark"
         page.click("#reset")
         assert "tiny-talker" in page.inner_text(".empty")
+        assert page.locator(".example").all_inner_texts() == ["the lazy?", "the quick?"]
+        page.click("text=the quick?")
+        page.wait_for_selector(".assistant:not(.writing) .note button", timeout=60_000)
+        assert page.inner_text(".user .body") == "the quick?"
         assert errors == []
         browser.close()
 

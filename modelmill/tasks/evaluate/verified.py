@@ -16,14 +16,15 @@ def verified_accuracy(
 ) -> dict[str, Any]:
     """Ask each problem once in the chat template, without sampling noise (temperature 0), and verify the replies.
 
-    Returns {score: see `score_replies`, correct: 1.0 or 0.0 per problem}.
+    Returns {score: see `score_replies`, with a question of each family as `examples`, correct: 1.0 or 0.0 per problem}.
     """
     problems = problem_set("test", part.items, seed=seed, difficulty=part.difficulty, families=part.families)
     prompts = [chat_prompt(tokenizer, problem.prompt) for problem in problems]
     replies = sampler.sample(prompts, max_tokens=part.max_new_tokens, stop_token_ids=stop_token_ids)
     texts = [sample.text for (sample, *_) in replies]
     correct = [float(verify(problem, text)) for problem, text in zip(problems, texts, strict=True)]
-    return {"score": score_replies(problems, texts), "correct": correct}
+    examples = {problem.family: problem.prompt for problem in reversed(problems)}
+    return {"score": score_replies(problems, texts) | {"examples": examples}, "correct": correct}
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
