@@ -165,7 +165,7 @@ def test_tokenize_adds_token_ids(tmp_path: Path) -> None:
         ("clean", "in.jsonl", b'{"id": "a", "text": "\xff"}\n', "line 1 is not JSON"),
         ("clean", "in.jsonl", b"\n", "holds no rows"),
         ("dedup", "in.jsonl", b"", "holds no rows"),
-        ("clean", "in.jsonl.gz", gzip.compress(b'{"id": "a", "text": "x"}\n' * 99)[:-9], "damaged after line"),
+        ("clean", "in.jsonl.gz", gzip.compress(b'{"id": "a", "text": "x"}\n' * 99, mtime=0)[:-9], "damaged after line"),
         ("clean", "in.parquet", b"PAR1 but not really", "cannot be read as Parquet"),
         ("clean", "in.csv", b"id,text\n", "cannot tell the format"),
         ("language", "in.warc", b"", "cannot tell the format"),

@@ -1,11 +1,22 @@
 import ast
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field
 
 from modelmill.services import identity
-from modelmill.services.identity import canonical_code, code_digests, differences, identity_config, library_versions
+from modelmill.services.identity import (
+    canonical_code,
+    code_digests,
+    config_class,
+    differences,
+    external_digests,
+    identity_config,
+    library_versions,
+)
+from modelmill.tasks.catalog import STAGES
 from modelmill.tasks.stage import StageConfig
 
 
@@ -53,6 +64,29 @@ def test_placement_never_enters_the_configuration_of_a_key() -> None:
     here = Outer(workers=2, inner=Inner(cache="/tmp/a"), many=(Inner(cache="/a"),))
     there = Outer(workers=64, inner=Inner(cache="/mnt/b"), many=(Inner(cache="/b"),))
     assert identity_config(here) == identity_config(there) == {"inner": {"rate": 0.5}, "many": [{"rate": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe", "name"),
+    [
+        ("clean", {"url": {"block_list_files": ["FILE"]}}, "list.txt"),
+        ("curate", {"suites": [{"suite": "FILE", "ratio": 0.5}]}, "own.jsonl"),
+        ("evaluate", {"tasks": [{"task": "FILE"}]}, "own.jsonl"),
+        ("evaluate", {"tasks": [{"task": "FILE"}]}, "own.yaml"),
+    ],
+)
+def test_a_file_of_a_recipe_counts_by_its_content_not_by_its_place(
+    stage: str, recipe: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    def identity_of(folder: str, content: str) -> tuple[dict[str, Any], dict[str, str]]:
+        path = tmp_path / folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+        config = config_class(stage).model_validate(json.loads(json.dumps(recipe).replace("FILE", str(path))))
+        return identity_config(config), external_digests(STAGES[stage], config)
+
+    assert identity_of("here", "a") == identity_of("there", "a")
+    assert identity_of("here", "a") != identity_of("here", "b")
 
 
 def test_code_is_what_the_entry_point_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ class UrlRules(StageConfig):
     """Domains never dropped by address, even where a list or a word names them."""
     blocked_words: tuple[str, ...] = ()
     """Words that, alone between punctuation in the address, drop the page, besides the built-in ones."""
-    block_list_files: tuple[str, ...] = ()
+    block_list_files: tuple[str, ...] = Field(default=(), json_schema_extra={"placement": True})
     """Text files with one domain a line (`#` begins a comment); their content enters the stage's key."""
 
 
@@ -133,9 +133,8 @@ class Config(StageConfig):
 
 def external_digests(config: Config) -> dict[str, str]:
     """Digests of the block list files, so that an updated list runs the stage again."""
-    digests = {}
     for name in config.url.block_list_files:
         if not Path(name).is_file():
             raise InputError(f"block list {name} not found; expected a text file with one domain a line")
-        digests[name] = file_digest(Path(name))
-    return digests
+    found = sorted(file_digest(Path(name)) for name in config.url.block_list_files)
+    return {f"block list {number}": digest for number, digest in enumerate(found, 1)}

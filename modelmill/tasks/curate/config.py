@@ -53,8 +53,8 @@ class Quality(StageConfig):
 class Decontamination(StageConfig):
     """One suite that evaluate will run, or that a release will be measured on."""
 
-    suite: str
-    """Name of a shipped suite, or path of a .jsonl file."""
+    suite: str = Field(json_schema_extra={"placement": True})
+    """Name of a shipped suite, or path of a .jsonl file; its name and content enter the stage's key."""
     ratio: float = Field(gt=0, le=1)
     """T_D of Llama 3: an item is contaminated if at least this share of its tokens lies in 8-grams that were found."""
 
@@ -110,5 +110,8 @@ class Config(StageConfig):
 
 
 def external_digests(config: Config) -> dict[str, str]:
-    """Digest of each suite's items, by the suite's name."""
-    return {suite_name(suite_path(each.suite)): suite_digest(each.suite) for each in config.suites}
+    """Digest of each suite's items, by its place and name."""
+    return {
+        f"suites[{index}] {suite_name(suite_path(each.suite))}": suite_digest(each.suite)
+        for index, each in enumerate(config.suites)
+    }

@@ -8,7 +8,7 @@ from pydantic import Field
 from modelmill.tasks.files import file_digest
 from modelmill.tasks.lm.settings import NeedleConfig
 from modelmill.tasks.stage import StageConfig
-from modelmill.tasks.suites.reader import SUFFIXES, shipped_suites, suite_digest
+from modelmill.tasks.suites.reader import SUFFIXES, shipped_suites, suite_digest, suite_name, suite_path
 from modelmill.tasks.verify.families import FAMILIES
 
 Count = Annotated[int, Field(gt=0)]
@@ -61,7 +61,7 @@ class Needle(Part):
 class HarnessTask(Part):
     """One task run by lm-eval."""
 
-    task: str
+    task: str = Field(json_schema_extra={"placement": True})
     """A shipped suite's name, a .jsonl suite, an lm-eval task file (.yaml; all of its folder enters the stage's key),
     or the name of a task, group or tag of lm-eval's own registry."""
     limit: Count | None = None
@@ -107,23 +107,25 @@ class Config(StageConfig):
 
 
 def external_digests(config: Config) -> dict[str, str]:
-    """Digest of every local file that the tasks read."""
+    """What each task is, by its place and name: the digest of every local file that it reads, or lm-eval's own."""
     digests: dict[str, str] = {}
-    for task in config.tasks:
+    for index, task in enumerate(config.tasks):
         kind, source = task.source()
         if kind == "suite":
-            digests[source] = suite_digest(source)
+            digests[f"tasks[{index}] {suite_name(suite_path(source))}"] = suite_digest(source)
         elif kind == "file":
-            digests |= folder_digests(Path(source))
+            digests |= folder_digests(f"tasks[{index}] {Path(source).name}", Path(source))
+        else:
+            digests[f"tasks[{index}] {source}"] = "lm-eval"
     return digests
 
 
-def folder_digests(task_file: Path) -> dict[str, str]:
+def folder_digests(name: str, task_file: Path) -> dict[str, str]:
     """Digest of each file in a task file's folder: its data, the files that it includes, its Python functions."""
     if not task_file.is_file():
-        return {str(task_file): "missing"}
+        return {name: "missing"}
     return {
-        f"{task_file}:{path.relative_to(task_file.parent).as_posix()}": file_digest(path)
+        f"{name}:{path.relative_to(task_file.parent).as_posix()}": file_digest(path)
         for path in sorted(task_file.parent.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }

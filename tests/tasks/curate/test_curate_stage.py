@@ -57,7 +57,7 @@ def test_decontamination_report(make_context: Make, recipe: dict[str, Any]) -> N
     assert report["contaminated_before"] == ["leaked"]
     assert report["contaminated_after"] == []
     assert (report["documents_removed"], report["items"], report["items_too_short"]) == (3, 3, 1)
-    assert external_digests(Config.model_validate(recipe)) == {"mill-questions": report["digest"]}
+    assert external_digests(Config.model_validate(recipe)) == {"suites[0] mill-questions": report["digest"]}
 
 
 def digests(folder: Path) -> dict[str, str]:
