@@ -1,7 +1,10 @@
 """What every test shares: quiet libraries, and a pool that runs tasks in this process."""
 
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,23 @@ class _ByFixtures(LoadFileScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFixtures:
     return _ByFixtures(config, log)
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """This worker's Prefect database with its tables, which take a quarter of a minute: made once, copied by others."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the workers' common one
+    own, made = Path(os.environ["PREFECT_HOME"]) / "prefect.db", folder / "prefect.db"
+    with (folder / "prefect.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            subprocess.run(command, check=True, capture_output=True)
+            shutil.copyfile(own, made)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(made, own)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def tiny(tmp_path: Path) -> Tiny:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def stack(prefect_database: None) -> Iterator[Stack]:
     """Prefect, MLflow, Ray and the deployments on free ports, for all tests that need them; it takes a while."""
     kept = {name: os.environ.pop(name, None) for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
     with tempfile.TemporaryDirectory(prefix="mill-stack-") as folder:

@@ -84,15 +84,14 @@ def test_the_schedule_really_creates_runs(api: httpx.Client) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.timeout(1200)
 def test_a_failed_stage_is_mended_rerun_by_its_deployment_and_the_line_finishes(
     api: httpx.Client, stack: Stack, tmp_path: Path
 ) -> None:
-    """The recipe `tiny`, whole, on the Ray of the stack."""
+    """The recipe `tiny` on the Ray of the stack, up to its tokens."""
     recipe = tmp_path / "mended.yaml"
     text = (CONFIGS / "tiny.yaml").read_text().replace("name: tiny", "name: mended")
     recipe.write_text(text.replace("min_words: 30", "min_words: 100000"))  # leaves no document
-    line = start(api, "line/line", {"recipe": str(recipe)})
+    line = start(api, "line/line", {"recipe": str(recipe), "to_stage": "tokenize"})
     failed = ended(api, line)
     assert failed["state_type"] == "FAILED"
     assert "dropped all 59 pages" in failed["state"]["message"]
@@ -107,14 +106,14 @@ def test_a_failed_stage_is_mended_rerun_by_its_deployment_and_the_line_finishes(
     # Prefect's Retry button does this to a failed run.
     retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
     api.post(f"/flow_runs/{line}/set_state", json=retry).raise_for_status()
-    deadline = time.monotonic() + 600
-    while (again := ended(api, line, 600))["state_type"] != "COMPLETED":
+    deadline = time.monotonic() + 90
+    while (again := ended(api, line))["state_type"] != "COMPLETED":
         assert time.monotonic() < deadline, again["state"]["message"]
     assert again["run_count"] == 2
-    assert subflows(api, line) == dict.fromkeys(STAGES, "COMPLETED")
+    assert subflows(api, line) == dict.fromkeys(["ingest", "clean", "dedup", "curate", "tokenize"], "COMPLETED")
     record = read_json(stack.home / "lines" / "mended.json")
-    statuses = {stage["id"]: stage["status"] for stage in record["stages"]}
-    assert statuses == dict.fromkeys(STAGES, "build") | {"ingest": "reuse", "clean": "reuse"}
+    statuses = [stage["status"] for stage in record["stages"]]
+    assert statuses[:6] == ["reuse", "reuse", "build", "build", "build", "waiting"]
 
 
 def test_unknown_parameters_are_refused_before_anything_runs(api: httpx.Client) -> None:

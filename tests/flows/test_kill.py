@@ -84,7 +84,7 @@ def digests(home: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(2400)
-def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(prefect_database: None, tmp_path: Path) -> None:
     """Two homes: equal digests of every artifact, checkpoints included."""
     untouched, killed = tmp_path / "untouched", tmp_path / "killed"
     with prefect_api(tmp_path) as api:

@@ -34,7 +34,7 @@ from tests.flows.tiny import Tiny
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def server(prefect_database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One Prefect server and one home for all tests here: each takes seconds to make."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILL_HOME", str(tmp_path_factory.mktemp("home")))

@@ -68,7 +68,7 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+def checkout(prefect_database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("modelmill", "configs"):
         shutil.copytree(ROOT / name, folder / name)  # with numba's cache: compiling takes half a minute
