@@ -68,9 +68,7 @@ def compile_kernels() -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         pages = Path(folder) / "pages.jsonl"
-        rows = [
-            {"id": str(row), "text": f"Page {row} says that a line keeps pages that say something."} for row in range(9)
-        ]
+        rows = [{"id": str(row), "text": f"Page {row} says that a line keeps other pages."} for row in range(9)]
         pages.write_text("".join(json.dumps(row) + "\n" for row in rows))
         running = [
             subprocess.Popen(
