@@ -31,9 +31,10 @@ install: .venv/installed
 	@$(BIN)/python infra/install.py requirements.lock
 	@touch $@
 
-.venv/installed-dev: requirements-dev.lock .venv/installed
-	@$(BIN)/python infra/install.py requirements-dev.lock
-	@touch $@
+.venv/installed-dev: requirements.lock requirements-dev.lock pyproject.toml infra/install.py | .venv/bin/uv
+	@echo "installing the pinned packages and those of the tests into .venv (once)"
+	@$(BIN)/python infra/install.py requirements.lock requirements-dev.lock
+	@touch .venv/installed $@
 
 # The locks hold names and versions only: no index, no hosts, no build tags, so every user's own index serves them.
 lock: | .venv/bin/uv

@@ -24,6 +24,8 @@ for name in ("MILL_HOME", "PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):
     os.environ.pop(name, None)
 _HOME = Path(tempfile.mkdtemp(prefix="mill-tests-"))
 prepare_environment(_HOME)
+# Three workers share two cores: a thread that waits for another must not keep a core busy.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # Ray's workers import what a test hands them by its module's name.
 os.environ["PYTHONPATH"] = str(_TESTS.parent)
 

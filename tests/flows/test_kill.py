@@ -1,22 +1,20 @@
 """A line killed inside each stage in turn, and run again → the same bytes as a line that nobody touched."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelmill.flows.cli import main
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy
 from modelmill.tasks.catalog import STAGES
+from tests.flows.forked import import_before, start_mill
 
 ROOT = Path(__file__).resolve().parents[2]
 # What shows that a stage is in the middle of its work, below its workspace; it is killed as soon as that is there.
@@ -31,32 +29,11 @@ UNDER_WAY = {
 }
 
 
-# Every run is a process of its own, forked from one that has done the imports.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["modelmill.flows.line", "modelmill.flows.report", "mlflow.store.tracking.sqlalchemy_store", "transformers"]
-    + ["vllm.entrypoints.llm", "vllm.v1.engine.llm_engine"]
-    + [spec.entry_module for spec in STAGES.values()]
-)
-
-
-def mill(home: Path, arguments: Sequence[str]) -> None:
-    """The body of a run: `mill run tiny` in a session of its own."""
-    os.setsid()
-    with (home / "output.log").open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    os.environ |= {"MILL_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
-    os.chdir(ROOT)
-    sys.argv = ["mill", "run", "tiny", "--compute", "process", *arguments]
-    main()
-
-
 def start(home: Path, *arguments: str) -> BaseProcess:
+    """`mill run tiny` in a session of its own."""
     home.mkdir(exist_ok=True)
-    process = CONTEXT.Process(target=mill, args=(home, arguments))
-    process.start()
-    return process
+    log, environment = home / "output.log", {"MILL_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
+    return start_mill(ROOT, ["run", "tiny", "--compute", "process", *arguments], environment, log, log)
 
 
 def kill_inside(home: Path, stage: str) -> None:
@@ -86,6 +63,7 @@ def digests(home: Path) -> dict[str, Any]:
 @pytest.mark.timeout(2400)
 def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(prefect_database: None, tmp_path: Path) -> None:
     """Two homes: equal digests of every artifact, checkpoints included."""
+    import_before("transformers", "datasets", "vllm.entrypoints.llm", "vllm.v1.engine.llm_engine")
     untouched, killed = tmp_path / "untouched", tmp_path / "killed"
     with prefect_api(tmp_path) as api:
         wait_until_healthy(api)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy
+from tests.flows.forked import start_mill
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
@@ -40,17 +41,24 @@ class Checkout:
     folder: Path
     api: str = ""
 
+    def environment(self) -> dict[str, str]:
+        environment = {"PYTHONPATH": str(self.folder), "MILL_HOME": str(self.folder / "home")}
+        return environment | ({"PREFECT_API_URL": self.api} if self.api else {})
+
     def mill(self, *arguments: str, code: int = 0) -> str:
-        """Run the command in this checkout; its standard output."""
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "MILL_HOME": str(self.folder / "home")}
-        if self.api:
-            environment["PREFECT_API_URL"] = self.api
-        done = subprocess.run(
-            [sys.executable, "-m", "modelmill.flows.cli", *arguments],
-            cwd=self.folder, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stderr[-3000:] + done.stdout[-1000:]
-        return done.stdout if code == 0 else done.stderr
+        """Run the command in this checkout; what it printed, or for another code than 0 what it complained of."""
+        output, errors = self.folder / "output.log", self.folder / "errors.log"
+        for log in (output, errors):
+            log.unlink(missing_ok=True)
+        process = start_mill(self.folder, list(arguments), self.environment(), output, errors)
+        process.join()
+        assert process.exitcode == code, errors.read_text()[-3000:] + output.read_text()[-1000:]
+        return (errors if code else output).read_text()
+
+    def first_run(self) -> None:
+        """As a user's first command: it starts a server of its own."""
+        command = [sys.executable, "-m", "modelmill.flows.cli", "run", "recipe.yaml"]
+        subprocess.run(command, cwd=self.folder, env=os.environ | self.environment(), check=True)
 
     def statuses(self, *arguments: str) -> dict[str, str]:
         """Stage → what `mill plan` says of it."""
@@ -76,7 +84,7 @@ def checkout(prefect_database: None, tmp_path_factory: pytest.TempPathFactory) -
     (folder / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "recipe.yaml").write_text(RECIPE.format(path=folder / "notes.jsonl"))
     checkout = Checkout(folder)
-    checkout.mill("run", "recipe.yaml")  # starts a server of its own, as a user's first command does
+    checkout.first_run()
     with prefect_api(folder / "home") as api:
         wait_until_healthy(api)
         checkout.api = api.url

@@ -15,7 +15,7 @@ from modelmill.tasks.text.words import Words
 
 LOREM_IPSUM, CURLY_BRACKET = 1, 2
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-_WIDTH = 16
+_WIDTH = 20
 
 
 def _phrases(phrases: Sequence[str]) -> NDArray[np.uint32]:
@@ -23,6 +23,9 @@ def _phrases(phrases: Sequence[str]) -> NDArray[np.uint32]:
     for row, phrase in enumerate(phrases):
         table[row, : len(phrase)] = [ord(character) for character in phrase]
     return table
+
+
+_CITATIONS = _phrases(("[edit]", "[citation needed]"))
 
 
 def edited_lines(
@@ -91,13 +94,12 @@ def _citation_length(codes, position, end):
         stop += 1
     if stop < end and codes[stop] == 93:
         return stop + 1 - position
-    for phrase in ("[edit]", "[citation needed]"):
-        if position + len(phrase) <= end:
-            matched = 0
-            while matched < len(phrase) and codes[position + matched] == ord(phrase[matched]):
-                matched += 1
-            if matched == len(phrase):
-                return matched
+    for row in range(len(_CITATIONS)):
+        matched = 0
+        while position + matched < end and codes[position + matched] == _CITATIONS[row, matched]:
+            matched += 1
+        if not _CITATIONS[row, matched]:  # the end of the phrase, which matches no character of a line
+            return matched
     return 0
 
 

@@ -6,13 +6,12 @@ The normalisation of dots.llm1 (C.1, step 4), which its MinHash uses too.
 import functools
 import string
 import unicodedata
-from itertools import chain
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from modelmill.tasks.text.characters import CLASSED, NUM_CODE_POINTS
+from modelmill.tasks.text.characters import NUM_CODE_POINTS, classed
 from modelmill.tasks.text.flat import Characters
 
 KEEP, REMOVE, SPACE, REPLACE = 0, 1, 2, 3
@@ -21,30 +20,29 @@ KEEP, REMOVE, SPACE, REPLACE = 0, 1, 2, 3
 @functools.cache
 def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8]]:
     """Per code point: what to do, where its replacement begins in the flat table (which a 0 ends), combining class."""
+    codes, text, categories = classed()
     action = np.zeros(NUM_CODE_POINTS, np.uint8)
     start = np.zeros(NUM_CODE_POINTS, np.int32)
     combining = np.zeros(NUM_CODE_POINTS, np.uint8)
-    replacements: list[int] = []
-    for code in chain(*CLASSED):
-        character = chr(code)
-        combining[code] = unicodedata.combining(character)
-        if character.isspace():
-            action[code] = SPACE
-            continue
-        folded = unicodedata.normalize("NFD", unicodedata.normalize("NFD", character).lower())
-        left = "".join(part for part in folded if not _is_removed(part))
-        if not left:
-            action[code] = REMOVE
-        elif left != character:
-            action[code], start[code] = REPLACE, len(replacements)
-            replacements += [*map(ord, left), 0]
-    return action, start, np.array(replacements, np.uint32), combining
-
-
-def _is_removed(character: str) -> bool:
+    combining[codes] = np.fromiter(map(unicodedata.combining, text), np.uint8, len(text))
     # Controls and formats go; private and unassigned characters, of categories Co and Cn, may mean something.
-    category = unicodedata.category(character)
-    return character in string.punctuation or category[0] == "P" or category in ("Cc", "Cf")
+    goes = np.strings.startswith(categories, "P") | np.isin(categories, ["Cc", "Cf"])
+    removed = {*map(chr, codes[goes]), *string.punctuation}
+    action[[ord(character) for character in removed]] = REMOVE
+    replacements: list[int] = []
+    decomposed = functools.partial(unicodedata.normalize, "NFD")
+    folded = map(decomposed, map(str.lower, map(decomposed, text)))
+    for character, replaced in zip(text, folded, strict=True):
+        if replaced == character:
+            continue
+        left = [ord(part) for part in replaced if part not in removed]
+        if not left:
+            action[ord(character)] = REMOVE
+            continue
+        action[ord(character)], start[ord(character)] = REPLACE, len(replacements)
+        replacements += [*left, 0]
+    action[codes[np.fromiter(map(str.isspace, text), np.bool_, len(text))]] = SPACE
+    return action, start, np.array(replacements, np.uint32), combining
 
 
 def normalised(texts: Characters, zero_digits: bool = False) -> Characters:
@@ -73,7 +71,8 @@ def _normalise(codes, offsets, action, start, replacements, combining, zero_digi
             if count + 8 >= capacity:  # decompositions are longer: at most four code points for one, and a space
                 capacity *= 2
                 grown = np.empty(capacity, np.uint32)
-                grown[:count] = result[:count]
+                for copied in range(count):  # assigning a slice takes numba three seconds longer to compile
+                    grown[copied] = result[copied]
                 result = grown
             if gap and count > row_start:
                 result[count] = 32

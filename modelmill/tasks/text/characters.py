@@ -3,6 +3,7 @@
 import functools
 import string
 import unicodedata
+from collections.abc import Callable, Iterable
 from importlib import resources
 from itertools import chain
 
@@ -68,15 +69,29 @@ def sentence_terminals() -> frozenset[int]:
 
 
 @functools.cache
+def classed() -> tuple[NDArray[np.int64], str, NDArray[np.str_]]:
+    """The code points that have a class, the text of all of them in order, and the category of each ("Lu")."""
+    codes = np.concatenate([np.arange(part.start, part.stop) for part in CLASSED])
+    text = "".join(map(chr, chain(*CLASSED)))
+    return codes, text, np.array(list(map(unicodedata.category, text)))
+
+
+@functools.cache
 def classes() -> NDArray[np.uint16]:
     """Flags of every code point, indexed by it."""
+    codes, text, categories = classed()
     table = np.zeros(NUM_CODE_POINTS, np.uint16)
-    for code in chain(*CLASSED):
-        table[code] = _unicode_flags(chr(code))
+    is_alpha, is_lower, is_upper = (_tested(text, test) for test in (str.isalpha, str.islower, str.isupper))
+    _add(table, SPACE, codes[_tested(text, str.isspace)])
+    _add(table, LETTER, codes[is_alpha])
+    _add(table, UPPER, codes[is_alpha & ~is_lower])
+    _add(table, LOWER, codes[is_alpha & ~is_upper])
+    _add(table, ICON, codes[(categories == "So") & (codes != ord("°"))])
+    _add(table, PUNCTUATION, codes[np.strings.startswith(categories, "P")])
     control = [*range(9), 11, 12, *range(13, 32), *range(127, 160)]
     _add(table, SYMBOL, [*map(ord, _CCNET_SYMBOLS), *control, *sentence_terminals()])
     _add(table, TERMINAL, sentence_terminals())
-    currency = [code for code in CLASSED[0] if unicodedata.category(chr(code)) == "Sc"]
+    currency = codes[(categories == "Sc") & (codes < CLASSED[0].stop)]
     shared = [*map(ord, _BRACKETS_AND_STOPS + _QUOTES + "—–"), *np.flatnonzero(table & ICON)]
     _add(table, PREFIX, [*shared, *currency, *map(ord, "§%=")])
     _add(table, SUFFIX, shared)
@@ -84,27 +99,16 @@ def classes() -> NDArray[np.uint16]:
     _add(table, HYPHEN, map(ord, "-–—~"))
     _add(table, LINE_END, map(ord, _LINE_ENDS))
     _add(table, DIGIT, map(ord, string.digits))
+    words = np.isin(categories.astype("U1"), ["L", "M", "N"])  # only its first letter is kept
     for first, last in _WITHOUT_SPACES:
-        for code in range(first, last + 1):
-            if unicodedata.category(chr(code))[0] in "LMN":
-                table[code] |= SINGLE
+        _add(table, SINGLE, codes[words & (first <= codes) & (codes <= last)])
     table.flags.writeable = False
     return table
 
 
-def _unicode_flags(character: str) -> int:
-    flags = SPACE if character.isspace() else 0
-    category = unicodedata.category(character)
-    if character.isalpha():
-        flags |= LETTER
-        flags |= 0 if character.islower() else UPPER
-        flags |= 0 if character.isupper() else LOWER
-    if category == "So" and character != "°":
-        flags |= ICON
-    if category[0] == "P":
-        flags |= PUNCTUATION
-    return flags
+def _tested(text: str, test: Callable[[str], bool]) -> NDArray[np.bool_]:
+    return np.fromiter(map(test, text), np.bool_, len(text))
 
 
-def _add(table: NDArray[np.uint16], flag: int, codes) -> None:
+def _add(table: NDArray[np.uint16], flag: int, codes: Iterable[int]) -> None:
     table[np.fromiter(codes, np.int64)] |= np.uint16(flag)

@@ -15,10 +15,14 @@ SLICE_BYTES = 4_000_000
 
 @dataclass(frozen=True)
 class Characters:
-    """Texts of several rows as Unicode code points: row i is `codes[offsets[i]:offsets[i + 1]]`."""
+    """Texts of several rows as Unicode code points: row i is `codes[offsets[i]:offsets[i + 1]]`. Both are read-only."""
 
     codes: NDArray[np.uint32]
     offsets: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        # Always, since numba would compile every function a second time for arrays that may be written.
+        self.codes.flags.writeable = self.offsets.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
