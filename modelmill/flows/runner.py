@@ -15,7 +15,7 @@ from modelmill.services.identity import Identity, identity_config, stage_identit
 from modelmill.services.store import Store, require_free_space, save_line
 from modelmill.tasks.contracts import check_inputs
 from modelmill.tasks.errors import InputError, RecipeError
-from modelmill.tasks.files import remove_path, write_json
+from modelmill.tasks.files import raise_if_disk_full, remove_path, write_json
 from modelmill.tasks.journal import Journal, read_events
 from modelmill.tasks.stage import Artifact, StageContext, StageResult
 
@@ -160,7 +160,11 @@ class Session:
         try:
             with _Following(journal, node.id, self.observers), PeakMemory() as memory:
                 write_json(workspace / "identity.json", identity.as_dict())
-                result = self._run(node, inputs, workspace, journal)
+                try:
+                    result = self._run(node, inputs, workspace, journal)
+                except Exception as error:
+                    raise_if_disk_full(error, workspace)
+                    raise
             manifest = _manifest(node, identity, entry, inputs, result, started, memory.peak_bytes)
             return self.store.publish(workspace, manifest | {"recipe_part": recipe_part, "links": dict(self.links)})
         except BaseException as error:

@@ -80,18 +80,17 @@ def _services(
     failure = _Failure()
     observers = [*handed.observers, page, tracking, failure]
     session = Session(line, home, compute, observers, frozenset(force), links)
-    token = _OPEN.set(session)
-    try:
-        yield session
-    except BaseException as error:
-        failure.error = failure.error or error
-        raise
-    finally:
-        _OPEN.reset(token)
-        session.record(failure.stage)
-        session.close()
-        page.finish(failure.error)
-        tracking.finish(failure.error)
+    with contextlib.ExitStack() as ending:  # all of it, though a step of it fails: with a full disk for one
+        ending.callback(lambda: tracking.finish(failure.error))
+        ending.callback(lambda: page.finish(failure.error))
+        ending.callback(session.close)
+        ending.callback(lambda: session.record(failure.stage))
+        ending.callback(_OPEN.reset, _OPEN.set(session))
+        try:
+            yield session
+        except BaseException as error:
+            failure.error = failure.error or error
+            raise
 
 
 def _attempt() -> str:

@@ -124,11 +124,13 @@ def selected(recipe: Line, request: LineRequest) -> list[Node]:
 
 
 def quiet_terminal() -> None:
-    """Keep Prefect's log for its pages: the terminal shows the line's own progress and one message for an error."""
+    """Keep the libraries' logs for their pages: the terminal shows the line's progress and one message for an error."""
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_not_of_prefect)
+    # It prints the traceback of an error that it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _is_not_of_prefect(record: logging.LogRecord) -> bool:

@@ -5,6 +5,7 @@ A call whose worker or node died is counted apart from a call that raised: the f
 Finished calls are recorded in the workspace, so nothing that must last lives in Ray.
 """
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
-from modelmill.tasks.files import read_json, write_json
+from modelmill.tasks.files import raise_if_disk_full, read_json, write_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.stage import Call, StageConfig
 
@@ -119,10 +120,10 @@ class ProcessExecutor:
 
     num_workers = 1
 
-    def submit(self, function: Callable[..., Any], arguments: dict[str, Any], exclusive: bool) -> Future[Any]:
+    def submit(self, call: Callable[[], Any], name: str, exclusive: bool) -> Future[Any]:
         future: Future[Any] = Future()
         try:
-            future.set_result(function(**arguments))
+            future.set_result(call())
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
@@ -149,12 +150,12 @@ class RayExecutor:
         self.num_workers = num_workers
         self._gpus = 0.5 if device == "cuda" else 0.0
 
-    def submit(self, function: Callable[..., Any], arguments: dict[str, Any], exclusive: bool) -> Any:
+    def submit(self, call: Callable[[], Any], name: str, exclusive: bool) -> Any:
         import ray
 
         cpus, gpus = (self.num_workers, self._gpus) if exclusive else (1, self._gpus / self.num_workers)
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(call_with)
-        return remote.options(name=function.__name__).remote(function, arguments)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(make)
+        return remote.options(name=name).remote(call)
 
     def next_done(self, futures: Sequence[Any]) -> Any:
         import ray
@@ -200,9 +201,18 @@ class RayExecutor:
             ray.cancel(future, force=True)
 
 
-def call_with(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def make(call: Callable[[], Any]) -> Any:
     """The body of every Ray task."""
-    return function(**arguments)
+    return call()
+
+
+def call_in(workspace: Path, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """The body of every call: a full disk is told from a failure here, as only its text crosses process borders."""
+    try:
+        return function(**arguments)
+    except Exception as error:
+        raise_if_disk_full(error, workspace)
+        raise
 
 
 class RecordedPool:
@@ -214,6 +224,7 @@ class RecordedPool:
         self.num_workers = executor.num_workers
         self._executor = executor
         self._config = config
+        self._workspace = workspace
         self._done = workspace / "done"
         self._journal = journal
 
@@ -231,7 +242,7 @@ class RecordedPool:
         """See `Pool.run`."""
         attempts = _Attempts(self._config, self._journal)
         while True:
-            future = self._executor.submit(function, arguments, exclusive=True)
+            future = self._submit(function, arguments, exclusive=True)
             try:
                 self._executor.next_done([future])
                 return self._executor.result(future)
@@ -240,6 +251,10 @@ class RecordedPool:
             except BaseException:
                 self._executor.cancel([future])
                 raise
+
+    def _submit(self, function: Callable[..., Any], arguments: dict[str, Any], exclusive: bool) -> Any:
+        call = functools.partial(call_in, self._workspace, function, arguments)
+        return self._executor.submit(call, function.__name__, exclusive)
 
     def _run_all(
         self, function: Callable[..., Any], waiting: list[Call], label: str, records: dict[str, Path], total: int
@@ -253,7 +268,7 @@ class RecordedPool:
                 # Two calls a worker: one runs, one waits, so that a worker never idles between calls.
                 while queue and len(running) < 2 * self.num_workers:
                     call = queue.pop()
-                    running[self._executor.submit(function, call.arguments, exclusive=False)] = call
+                    running[self._submit(function, call.arguments, exclusive=False)] = call
                 future = self._executor.next_done(list(running))
                 call = running.pop(future)
                 try:

@@ -3,10 +3,13 @@
 Everything is logged from the process that runs the line, never from Ray workers, and in batches.
 """
 
+import contextlib
+import logging
 import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,15 +128,18 @@ class LineTracking:
         if self._child is None:
             return
         self._flush()
-        self._client.set_tag(self._child, NOTE, f"**{type(error).__name__}**: {error}"[:5000])
-        self._close_child("FAILED" if isinstance(error, Exception) else "KILLED")
+        with _said_only():
+            self._client.set_tag(self._child, NOTE, f"**{type(error).__name__}**: {error}"[:5000])
+            self._close_child("FAILED" if isinstance(error, Exception) else "KILLED")
 
     def finish(self, error: BaseException | None) -> None:
         """End the parent run."""
-        if error is not None:
+        if error is None:
+            self._client.set_terminated(self._parent, "FINISHED")
+            return
+        with _said_only():
             self._client.set_tag(self._parent, NOTE, f"**{type(error).__name__}**: {error}"[:5000])
-        status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
-        self._client.set_terminated(self._parent, status)
+            self._client.set_terminated(self._parent, "FAILED" if isinstance(error, Exception) else "KILLED")
 
     def _open_parent(self, recipe: dict[str, Any], attempt: str, command: str) -> str:
         earlier = self._search(f"tags.`modelmill.attempt` = '{attempt}'")
@@ -191,6 +197,15 @@ class LineTracking:
         self._client.set_terminated(self._child, status)
         self.links.pop("mlflow_stage_run", None)
         self._child, self._metrics = None, []
+
+
+@contextlib.contextmanager
+def _said_only() -> Iterator[None]:
+    """What MLflow cannot take is logged: the error that was to be recorded is the one to be raised."""
+    try:
+        yield
+    except MlflowException as trouble:
+        logging.getLogger(__name__).warning("MLflow did not take the error: %s", str(trouble).splitlines()[0])
 
 
 def prepare_tracking(home: Path) -> None:

@@ -41,9 +41,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
-def raise_if_disk_full(error: OSError, path: Path) -> None:
-    """Turn ENOSPC and EDQUOT into a message that says where space is missing."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def raise_if_disk_full(error: BaseException, path: Path) -> None:
+    """Turn ENOSPC and EDQUOT, also as the cause of another error, into a message that says where space is missing."""
+    cause: BaseException | None = None if isinstance(error, ResourceError) else error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
         free = shutil.disk_usage(existing_parent(path)).free
         raise ResourceError(
             f"no space left while writing {path} ({free / 1e6:.0f} MB free). "

@@ -41,6 +41,14 @@ def refusing(folder: str) -> None:
     raise InputError("no pages in it; give it some")
 
 
+def writing_to_a_full_disk(folder: str) -> None:
+    (Path(folder) / f"called-{len(list(Path(folder).iterdir()))}").touch()
+    try:
+        Path("/dev/full").write_text("all of it")
+    except OSError as error:
+        raise RuntimeError("the library could not write") from error
+
+
 @pytest.fixture(scope="module")
 def ray_compute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compute]:
     compute = Compute(ComputeConfig(workers=2, failures=1, lost_workers=2), tmp_path_factory.mktemp("home"))
@@ -91,6 +99,15 @@ def test_an_error_for_the_user_is_not_repeated_and_crosses_ray_as_itself(
     assert len(list(folder.iterdir())) == 1
     with pytest.raises(InputError, match="give it some"):
         ray_pool.run(refusing, {"folder": str(folder)}, "refuse")
+
+
+def test_a_full_disk_is_said_and_not_tried_again(ray_pool: RecordedPool, pool: RecordedPool, tmp_path: Path) -> None:
+    for number, where in enumerate((ray_pool, pool)):
+        folder = tmp_path / f"calls-{number}"
+        folder.mkdir()
+        with pytest.raises(ResourceError, match=r"no space left .* then run the same command"):
+            where.map(writing_to_a_full_disk, [Call("one", {"folder": str(folder)})], "writing")
+        assert len(list(folder.iterdir())) == 1
 
 
 def test_a_pool_in_this_process_gives_the_same_results(pool: RecordedPool, tmp_path: Path) -> None:
