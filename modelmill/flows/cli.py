@@ -21,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended, as of a shell's
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -38,22 +40,22 @@ def main() -> None:
     """Run a command; an error that a user can act on is one message and its exit code, without a traceback."""
     prepare_environment(mill_home())
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # of a typer.Exit or of Ctrl-C, which it does not raise
     except MillError as error:
         errors.print(f"[bold red]mill:[/] {type(error).__name__}:", end=" ")
         errors.print(str(error), markup=False, highlight=False)
         sys.exit(error.exit_code)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        errors.print("stopped; the same command continues from here")
-        sys.exit(130)
+        code = INTERRUPTED
     except Exception as error:
         usage: Any = error  # a usage error of the library under typer, which has no public name
         if not hasattr(usage, "exit_code") or not hasattr(usage, "show"):
             raise
         usage.show()
         sys.exit(usage.exit_code)
+    if code == INTERRUPTED:
+        errors.print("stopped; the same command continues from here")
+    sys.exit(code)
 
 
 @app.command()

@@ -75,7 +75,7 @@ class ConsoleObserver:
     def stage_failed(self, stage_id: str, error: BaseException) -> None:
         self._drop_bar()
         if isinstance(error, KeyboardInterrupt):
-            self._console.print(f"  [yellow]stopped[/] in {stage_id}; the same command continues from here")
+            self._console.print(f"  [yellow]stopped[/] in {stage_id}")
         else:
             # A user's mistake is said once, at the end; what nobody foresaw may be tried again, so it is said here.
             reason = "" if isinstance(error, MillError) else f": {type(error).__name__}: {error}"

@@ -4,8 +4,10 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +181,21 @@ def test_an_input_that_leaves_nothing_stops_with_the_reasons(checkout: Checkout)
     assert "all 40 pages" in message and "gopher_too_few_words 40" in message
     # Nothing half-done is taken for whole: the same command fails the same way.
     assert "all 40 pages" in checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
+
+
+def test_ctrl_c_has_its_code_and_the_same_command_continues(checkout: Checkout) -> None:
+    arguments = ["run", "recipe.yaml", "--set", "clean.gopher.min_words=33"]
+    logs = checkout.folder / "interrupted.log", checkout.folder / "interruption.log"
+    before = set(checkout.folder.glob("home/work/clean-*"))
+    process = start_mill(checkout.folder, arguments, checkout.environment(), *logs)
+    while before == set(checkout.folder.glob("home/work/clean-*")):
+        assert process.is_alive(), logs[1].read_text()
+        time.sleep(0.003)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join()
+    assert (process.exitcode, logs[1].read_text()) == (130, "stopped; the same command continues from here\n")
+    checkout.mill(*arguments)
+    assert {stage["status"] for stage in checkout.shown().values()} <= {"reuse", "resume", "build"}
 
 
 @pytest.mark.parametrize(
