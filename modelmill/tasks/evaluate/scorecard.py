@@ -137,18 +137,20 @@ def scorecard_markdown(scorecard: Mapping[str, Any]) -> str:
 
 
 def main_header(scorecard: Mapping[str, Any]) -> list[str]:
-    header = ["model"]
-    header += [f"bits/byte {domain}" for domain in measured_domains(scorecard)]
+    """What sums a model up comes first, the single domains last: a narrow page shows the beginning."""
+    domains = [f"bits/byte {domain}" for domain in measured_domains(scorecard)]
+    header = ["model", *domains[:1]]
     if any("verified" in model for model in scorecard["models"]):
         header.append("verified, 95 %")
     if any(model.get("needle") for model in scorecard["models"]):
         header.append("needle")
-    return header + [f"{name}, 95 %" for name in measured_tasks(scorecard)]
+    return header + [f"{name}, 95 %" for name in measured_tasks(scorecard)] + domains[1:]
 
 
 def main_row(scorecard: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    cells = [model["id"]]
-    cells += [number(model.get("bits_per_byte", {}).get(domain)) for domain in measured_domains(scorecard)]
+    """A model's figures under `main_header`."""
+    domains = [number(model.get("bits_per_byte", {}).get(domain)) for domain in measured_domains(scorecard)]
+    cells = [model["id"], *domains[:1]]
     if any("verified" in each for each in scorecard["models"]):
         score = model.get("verified")
         cells.append(interval(score["accuracy"], score["low"], score["high"]) if score else "–")
@@ -158,7 +160,7 @@ def main_row(scorecard: Mapping[str, Any], model: Mapping[str, Any]) -> list[str
         task = model.get("tasks", {}).get(name)
         score = task["metrics"].get(task["main_metric"]) if task else None
         cells.append(interval(score["value"], score.get("low"), score.get("high")) if score else "–")
-    return cells
+    return cells + domains[1:]
 
 
 def measured_domains(scorecard: Mapping[str, Any]) -> list[str]:
