@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,9 @@ def start(home: Path, *arguments: str) -> BaseProcess:
     return start_mill(ROOT, ["run", "tiny", "--compute", "process", *arguments], environment, log, log)
 
 
-def kill_inside(home: Path, stage: str) -> None:
-    """Run the line until `stage` works, then kill it and all that it started."""
-    process = start(home, "--to", stage)
+def kill_inside(home: Path, stage: str, before: str) -> None:
+    """Continue the line with the stage `before` until `stage` works, then kill it and all that it started."""
+    process = start(home, "--from", before, "--to", stage)
     pattern = UNDER_WAY.get(stage, "identity.json")
     while not list(home.glob(f"work/{stage}-*/{pattern}")):
         assert process.is_alive(), f"the line ended before {stage} worked:\n{tail(home)}"
@@ -67,8 +68,9 @@ def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(prefect_database:
     untouched, killed = tmp_path / "untouched", tmp_path / "killed"
     with prefect_api(tmp_path) as api:
         wait_until_healthy(api)
-        for stage in STAGES:
-            kill_inside(killed, stage)
+        # Each run continues the stage in which the last one was killed.
+        for before, stage in pairwise(["ingest", *STAGES]):
+            kill_inside(killed, stage, before)
         for home in (killed, untouched):
             last = start(home)
             last.join()
