@@ -24,6 +24,7 @@ from modelmill.flows.start import HANDED
 from modelmill.services.compute import Compute
 from modelmill.services.stack import stack_environment
 from modelmill.services.tracking import LineTracking
+from modelmill.tasks.errors import ResourceError
 
 SKIPPED = "a run of this recipe is under way in this home, and when_busy says skip"
 
@@ -84,12 +85,20 @@ def _services(
         ending.callback(lambda: tracking.finish(failure.error))
         ending.callback(lambda: page.finish(failure.error))
         ending.callback(session.close)
-        ending.callback(lambda: session.record(failure.stage))
+        ending.callback(_record, session, failure)
         ending.callback(_OPEN.reset, _OPEN.set(session))
         try:
             yield session
         except BaseException as error:
             failure.error = failure.error or error
+            raise
+
+
+def _record(session: Session, failure: "_Failure") -> None:
+    try:
+        session.record(failure.stage)
+    except ResourceError:
+        if failure.error is None:  # else what stopped the stage is to be raised, not that the full disk takes no record
             raise
 
 

@@ -186,16 +186,17 @@ def test_an_input_that_leaves_nothing_stops_with_the_reasons(checkout: Checkout)
 def test_ctrl_c_has_its_code_and_the_same_command_continues(checkout: Checkout) -> None:
     arguments = ["run", "recipe.yaml", "--set", "clean.gopher.min_words=33"]
     logs = checkout.folder / "interrupted.log", checkout.folder / "interruption.log"
-    before = set(checkout.folder.glob("home/work/clean-*"))
+    workspaces = checkout.folder / "home" / "work"
+    before = set(workspaces.glob("clean-*"))
     process = start_mill(checkout.folder, arguments, checkout.environment(), *logs)
-    while before == set(checkout.folder.glob("home/work/clean-*")):
+    while before == set(workspaces.glob("clean-*")):
         assert process.is_alive(), logs[1].read_text()
         time.sleep(0.003)
     os.kill(process.pid or 0, signal.SIGINT)
     process.join()
     assert (process.exitcode, logs[1].read_text()) == (130, "stopped; the same command continues from here\n")
     checkout.mill(*arguments)
-    assert {stage["status"] for stage in checkout.shown().values()} <= {"reuse", "resume", "build"}
+    assert checkout.statuses(*arguments[2:]) == REUSED
 
 
 @pytest.mark.parametrize(
