@@ -251,7 +251,7 @@ def bench_line(
     output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Run a recipe in an empty home, then again: seconds and memory a stage, overhead, no-op seconds."""
-    from modelmill.flows.bench import bench_line as measure
+    from modelmill.flows.benches.line import bench_line as measure
 
     print_figures(measure(recipe, console), output)
 
