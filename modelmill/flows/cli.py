@@ -196,6 +196,36 @@ def report(
 
 
 @app.command()
+def look(
+    stage: Annotated[str, typer.Argument(help="The id of a data stage: ingest, clean, dedup or curate.")],
+    recipe: RecipeOption = None,
+    reason: Annotated[str | None, typer.Option(help="Only rows that were dropped for this reason.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only pages of this host and of hosts below it.")] = None,
+    language: Annotated[str | None, typer.Option(help="Only documents of this language code.")] = None,
+    find: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only rows with this in text, title or address.")
+    ] = None,
+    identifier: Annotated[
+        str | None, typer.Option("--id", help="Follow the document with this id, or address, through all data stages.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, max=200, help="Documents to show in each section.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Which random documents; the same seed shows the same.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="The HTML file to write; by default under MILL_HOME.")] = None,
+    as_text: Annotated[bool, typer.Option("--text", help="Print to the terminal instead of writing a page.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page on what a data stage kept, dropped and edited: counts, examples, duplicates, one document."""
+    from modelmill.flows.look import command
+    from modelmill.flows.look.rows import Filters
+
+    filters = Filters(reason, domain, language, find)
+    if identifier is not None:
+        command.look_for(console, stage, recipe, identifier, filters, output, as_text, as_json)
+    else:
+        command.look(console, stage, recipe, filters, examples, seed, output, as_text, as_json)
+
+
+@app.command()
 def chat(
     recipe: RecipeOption = None,
     model: Annotated[Path | None, typer.Option(help="A Hugging Face folder; by default the newest release.")] = None,

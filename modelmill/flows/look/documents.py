@@ -1,0 +1,172 @@
+"""Rows chosen from a ledger → documents to read: random ones, those near a threshold, those that were edited."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from modelmill.flows.look.rows import REASON
+from modelmill.flows.look.shards import ROW, Shards
+from modelmill.flows.look.stage import DataStage
+from modelmill.flows.look.text import Comparison, compared, shortened
+
+MAX_TEXT = 4_000  # characters of a text that is shown whole
+EDIT_SAMPLE = 200  # kept documents that are compared with what came in
+_APART = {ROW, "id", "url", "host", "title", "text", REASON, "detail", "survivor"}  # columns not listed as facts
+
+
+@dataclass(frozen=True)
+class Document:
+    """One row as it is shown: `left_out` characters of its text are not in `text`."""
+
+    id: str
+    url: str
+    title: str
+    reason: str | None
+    detail: str
+    survivor: str | None
+    facts: dict[str, str]
+    text: str
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A setting of a stage that a number kept in its rows is compared with."""
+
+    column: str
+    setting: tuple[str, ...]
+    reason: str
+    meaning: str
+
+
+# Other rules leave a reason and no number in the rows: there is nothing to order their documents by.
+THRESHOLDS = {
+    "clean": Threshold(
+        "language_score",
+        ("min_language_score",),
+        "language_uncertain",
+        "how sure the language identifier is, from 0 to 1",
+    ),
+    "curate": Threshold("quality", ("quality", "threshold"), "low_quality", "the quality student's score, from 0 to 1"),
+}
+
+
+@dataclass(frozen=True)
+class Borderline:
+    """Documents on both sides of a threshold, the nearest first."""
+
+    threshold: Threshold
+    limit: float
+    above: list[Document]
+    below: list[Document]
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What became of random kept documents, blank lines and spaces around lines aside.
+
+    characters came in, of which `removed` went. lines: those removed from most documents, with the number of documents.
+    """
+
+    num_compared: int
+    num_edited: int
+    characters: int
+    removed: int
+    lines: list[tuple[str, int]]
+    examples: list[tuple[Document, Comparison]]
+
+
+def documents(stage: DataStage, rows: Sequence[dict[str, Any]]) -> list[Document]:
+    """Rows of the stage's ledger with their texts."""
+    return [document(row, text) for row, text in zip(rows, texts(stage, rows), strict=True)]
+
+
+def texts(stage: DataStage, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The whole text of each row of the ledger, from the kept or the dropped part as its reason says."""
+    found: dict[int, str] = {}
+    for part, is_kept in ((stage.kept, True), (stage.dropped, False)):
+        places = [number for number, row in enumerate(rows) if (row[REASON] is None) == is_kept]
+        if places and part is not None:
+            found |= zip(places, part.texts([rows[place][ROW] for place in places]), strict=True)
+    return [found[number] for number in range(len(rows))]
+
+
+def document(row: dict[str, Any], text: str) -> Document:
+    """A row and its text as they are shown."""
+    facts = {name: _written(value) for name, value in row.items() if name not in _APART and value not in (None, "")}
+    beginning, left_out = shortened(text, MAX_TEXT)
+    return Document(
+        row["id"] or "",
+        row["url"] or "",
+        row.get("title") or "",
+        row[REASON],
+        row.get("detail") or "",
+        row.get("survivor"),
+        facts | {"characters": f"{len(text):,}"},
+        beginning,
+        left_out,
+    )
+
+
+def _written(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def borderline(stage: DataStage, rows: pl.LazyFrame, number: int) -> Borderline | None:
+    """The documents nearest to the stage's threshold, or None where it has none."""
+    threshold = THRESHOLDS.get(stage.stage)
+    if threshold is None or threshold.column not in rows.collect_schema().names():
+        return None
+    limit: Any = stage.manifest["recipe_part"]
+    for part in threshold.setting:
+        limit = limit and limit.get(part)
+    if limit is None:
+        return None
+    distance = (pl.col(threshold.column) - limit).abs()
+    sides = [
+        rows.filter(condition).with_columns(distance=distance).sort("distance", "id").head(number).drop("distance")
+        for condition in (pl.col(REASON).is_null(), pl.col(REASON) == threshold.reason)
+    ]
+    above, below = pl.collect_all(sides, engine="streaming")
+    return Borderline(threshold, limit, documents(stage, above.to_dicts()), documents(stage, below.to_dicts()))
+
+
+def edits(stage: DataStage, rows: Sequence[dict[str, Any]], number: int) -> Edits | None:
+    """Compare kept rows with what came in; None where that is not stored. `number` examples, in the order of `rows`."""
+    if stage.before is None or not rows:
+        return None
+    before = texts_before(stage.before, rows)
+    after = texts(stage, rows)
+    lines: Counter[str] = Counter()
+    examples: list[tuple[Document, Comparison]] = []
+    num_edited = removed = 0
+    for row, old, new in zip(rows, before, after, strict=True):
+        if old is None or _stripped(old) == _stripped(new):
+            continue
+        num_edited += 1
+        removed += max(0, len(old) - len(new))
+        lines.update(set(_stripped(old)) - set(_stripped(new)))
+        if len(examples) < number:
+            examples.append((document(row, new), compared(old, new)))
+    repeated = sorted(((line, count) for line, count in lines.items() if count > 1), key=lambda each: (-each[1], each))
+    characters = sum(len(old or "") for old in before)
+    return Edits(len(rows), num_edited, characters, removed, repeated[:10], examples)
+
+
+def _stripped(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def texts_before(before: Shards, rows: Sequence[dict[str, Any]]) -> list[str | None]:
+    """The text of each row as it came in, by id; of several rows with that id, the one with the same address."""
+    wanted = {row["id"] for row in rows}
+    found = before.rows().filter(pl.col("id").is_in(list(wanted))).select("id", "url", ROW).collect(engine="streaming")
+    places: dict[Any, int] = {}
+    for identifier, url, row in found.sort(ROW, descending=True).iter_rows():
+        places[identifier] = places[identifier, url or ""] = row
+    numbers = [places.get((row["id"], row["url"] or ""), places.get(row["id"])) for row in rows]
+    given = iter(before.texts([number for number in numbers if number is not None]))
+    return [next(given) if number is not None else None for number in numbers]
