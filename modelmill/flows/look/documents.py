@@ -10,20 +10,22 @@ import polars as pl
 from modelmill.flows.look.rows import REASON
 from modelmill.flows.look.shards import ROW, Shards
 from modelmill.flows.look.stage import DataStage
-from modelmill.flows.look.text import Comparison, compared, shortened
+from modelmill.flows.look.text import Comparison, compared, plain_lines, shortened
 
 MAX_TEXT = 4_000  # characters of a text that is shown whole
+_MAX_NAME = 120  # characters
 EDIT_SAMPLE = 200  # kept documents that are compared with what came in
 _APART = {ROW, "id", "url", "host", "title", "text", REASON, "detail", "survivor"}  # columns not listed as facts
 
 
 @dataclass(frozen=True)
 class Document:
-    """One row as it is shown: `left_out` characters of its text are not in `text`."""
+    """One row as it is shown: `left_out` characters of its text are not in `text`. name: its title, or what tells it
+    from others if it has none."""
 
     id: str
     url: str
-    title: str
+    name: str
     reason: str | None
     detail: str
     survivor: str | None
@@ -66,7 +68,7 @@ class Borderline:
 
 @dataclass(frozen=True)
 class Edits:
-    """What became of random kept documents, blank lines and spaces around lines aside.
+    """What became of the lines of random kept documents, blank ones and spaces aside.
 
     characters came in, of which `removed` went. lines: those removed from most documents, with the number of documents.
     """
@@ -98,10 +100,12 @@ def document(row: dict[str, Any], text: str) -> Document:
     """A row and its text as they are shown."""
     facts = {name: _written(value) for name, value in row.items() if name not in _APART and value not in (None, "")}
     beginning, left_out = shortened(text, MAX_TEXT)
+    first_line = next(iter(plain_lines(text[:MAX_TEXT])), "")
+    name = row.get("title") or first_line or row["url"] or row["id"] or ""
     return Document(
         row["id"] or "",
         row["url"] or "",
-        row.get("title") or "",
+        name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…",
         row[REASON],
         row.get("detail") or "",
         row.get("survivor"),
@@ -144,20 +148,16 @@ def edits(stage: DataStage, rows: Sequence[dict[str, Any]], number: int) -> Edit
     examples: list[tuple[Document, Comparison]] = []
     num_edited = removed = 0
     for row, old, new in zip(rows, before, after, strict=True):
-        if old is None or _stripped(old) == _stripped(new):
+        if old is None or plain_lines(old) == plain_lines(new):
             continue
         num_edited += 1
         removed += max(0, len(old) - len(new))
-        lines.update(set(_stripped(old)) - set(_stripped(new)))
+        lines.update(set(plain_lines(old)) - set(plain_lines(new)))
         if len(examples) < number:
             examples.append((document(row, new), compared(old, new)))
     repeated = sorted(((line, count) for line, count in lines.items() if count > 1), key=lambda each: (-each[1], each))
     characters = sum(len(old or "") for old in before)
     return Edits(len(rows), num_edited, characters, removed, repeated[:10], examples)
-
-
-def _stripped(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def texts_before(before: Shards, rows: Sequence[dict[str, Any]]) -> list[str | None]:

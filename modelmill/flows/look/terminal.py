@@ -135,7 +135,7 @@ def _documents(console: Console, documents: list[Document]) -> None:
 
 
 def _title(console: Console, document: Document) -> None:
-    _line(console, f"* {document.title or document.url or document.id}", "bold")
+    _line(console, f"* {document.name}", "bold")
     facts = [f"id {document.id}", document.url, *(f"{name} {value}" for name, value in document.facts.items())]
     _line(console, "    " + " · ".join(fact for fact in [*facts, document.detail] if fact), "dim")
 

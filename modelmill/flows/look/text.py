@@ -54,13 +54,13 @@ def shortened(text: str, limit: int) -> tuple[str, int]:
 
 
 def compared(before: str, after: str) -> Comparison:
-    """Compare two texts by line, without regard to blank lines and to spaces around a line."""
+    """Compare two texts by line. Blank lines, and which and how many spaces stand somewhere, are no difference."""
     old, old_beyond = _lines(before)
     new, new_beyond = _lines(after)
     # What lies beyond one text's limit would look removed from, or added to, the other.
     if old_beyond or new_beyond:
         old, new, cut = _cut_alike(old, new)
-        old_beyond, new_beyond = old_beyond + cut, new_beyond
+        old_beyond += cut
     lines: list[Line] = []
     for kind, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=True).get_opcodes():
         if kind == "equal":
@@ -70,9 +70,14 @@ def compared(before: str, after: str) -> Comparison:
     return Comparison(tuple(_folded(lines)), max(old_beyond, new_beyond))
 
 
+def plain_lines(text: str) -> list[str]:
+    """Lines that are not blank, each stretch of spaces in them as one, none around them."""
+    return [line for each in text.splitlines() if (line := " ".join(each.split()))]
+
+
 def _lines(text: str) -> tuple[list[str], int]:
     text, beyond = shortened(text, MAX_CHARACTERS)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = plain_lines(text)
     beyond += sum(len(line) for line in lines[MAX_LINES:])
     return lines[:MAX_LINES], beyond
 
