@@ -56,14 +56,14 @@ class Groups:
 def ledger(stage: DataStage, filters: Filters, folder: Path) -> pl.LazyFrame:
     """Every row that the stage met, without its text; `reason` is null for those it kept.
 
-    To find letters in texts all texts are read, once: the rows in which they stand are put down in `folder`.
+    Rows of a host, or with letters in their texts, are looked for once and put down in `folder`.
     """
     parts = [stage.kept] if stage.dropped is None else [stage.kept, stage.dropped]
     frames = [_filtered(part, filters) for part in parts]
     rows = pl.concat([_with_columns(frame) for frame in frames], how="diagonal_relaxed")
     if filters.reason is not None:
         rows = rows.filter(pl.col(REASON) == filters.reason)
-    if filters.find is None:
+    if filters.find is None and filters.domain is None:
         return rows
     rows.sink_parquet(folder / "found.parquet")
     return pl.scan_parquet(folder / "found.parquet")
@@ -121,6 +121,7 @@ def chosen(
     """`number` random rows of each reason, the same whatever shards they lie in: those whose ids hash smallest.
 
     Hashes are spread evenly, so a share of their range holds a share of the rows: one pass that keeps little finds all.
+    Another release of polars may hash differently, and choose others.
     """
     order = pl.col("id").hash(seed)
     found: dict[str | None, list[dict[str, Any]]] = {}
