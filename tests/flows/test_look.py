@@ -178,6 +178,22 @@ def test_comparison_marks_what_went_and_what_was_replaced() -> None:
     assert not compared(before, before.replace("\n\n", "\n")).differs
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "is_edited"),
+    [
+        ("Mail: a@example.org", "Mail: <email>", True),
+        ("+44 20 7946 0958", "<phone>", True),
+        ("Call 555-0100 or 555-0101 today", "Call <phone> or <phone> today", True),
+        ("About us", "<phone>", False),
+        ("one of these has other words", "this line was not there before", False),
+        ("most of these words are the same", "most of those words are the same", True),
+    ],
+)
+def test_removed_and_added_lines_are_one_edited_line_if_they_share_enough(old: str, new: str, is_edited: bool) -> None:
+    changes = [line.change for line in compared(f"same\n{old}", f"same\n{new}").lines]
+    assert changes == (["same", "edited"] if is_edited else ["same", "removed", "added"])
+
+
 def test_comparison_of_huge_texts_is_bounded() -> None:
     before = "\n".join(f"sentence {number} of a book" for number in range(50_000))
     kept = [line for number, line in enumerate(before.splitlines()) if number % 10]

@@ -15,6 +15,7 @@ from modelmill.flows.look.text import Comparison, compared, plain_lines, shorten
 MAX_TEXT = 4_000  # characters of a text that is shown whole
 _MAX_NAME = 120  # characters
 EDIT_SAMPLE = 200  # kept documents that are compared with what came in
+_TEXTS_AT_A_TIME = 50
 _APART = {ROW, "id", "url", "host", "title", "text", REASON, "detail", "survivor"}  # columns not listed as facts
 
 
@@ -142,31 +143,33 @@ def edits(stage: DataStage, rows: Sequence[dict[str, Any]], number: int) -> Edit
     """Compare kept rows with what came in; None where that is not stored. `number` examples, in the order of `rows`."""
     if stage.before is None or not rows:
         return None
-    before = texts_before(stage.before, rows)
-    after = texts(stage, rows)
+    places = _rows_before(stage.before, rows)
     lines: Counter[str] = Counter()
     examples: list[tuple[Document, Comparison]] = []
-    num_edited = removed = 0
-    for row, old, new in zip(rows, before, after, strict=True):
-        if old is None or plain_lines(old) == plain_lines(new):
-            continue
-        num_edited += 1
-        removed += max(0, len(old) - len(new))
-        lines.update(set(plain_lines(old)) - set(plain_lines(new)))
-        if len(examples) < number:
-            examples.append((document(row, new), compared(old, new)))
+    num_edited = characters = removed = 0
+    compared_rows = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
+    for start in range(0, len(compared_rows), _TEXTS_AT_A_TIME):
+        some = compared_rows[start : start + _TEXTS_AT_A_TIME]
+        before, after = stage.before.texts([place for _, place in some]), texts(stage, [row for row, _ in some])
+        for (row, _), old, new in zip(some, before, after, strict=True):
+            characters += len(old)
+            old_lines, new_lines = plain_lines(old), plain_lines(new)
+            if old_lines == new_lines:
+                continue
+            num_edited += 1
+            removed += max(0, len(old) - len(new))
+            lines.update(set(old_lines) - set(new_lines))
+            if len(examples) < number:
+                examples.append((document(row, new), compared(old, new)))
     repeated = sorted(((line, count) for line, count in lines.items() if count > 1), key=lambda each: (-each[1], each))
-    characters = sum(len(old or "") for old in before)
-    return Edits(len(rows), num_edited, characters, removed, repeated[:10], examples)
+    return Edits(len(compared_rows), num_edited, characters, removed, repeated[:10], examples)
 
 
-def texts_before(before: Shards, rows: Sequence[dict[str, Any]]) -> list[str | None]:
-    """The text of each row as it came in, by id; of several rows with that id, the one with the same address."""
+def _rows_before(before: Shards, rows: Sequence[dict[str, Any]]) -> list[int | None]:
+    """Where each row came in, by id; of several rows with that id, the one with the same address."""
     wanted = {row["id"] for row in rows}
     found = before.rows().filter(pl.col("id").is_in(list(wanted))).select("id", "url", ROW).collect(engine="streaming")
     places: dict[Any, int] = {}
     for identifier, url, row in found.sort(ROW, descending=True).iter_rows():
         places[identifier] = places[identifier, url or ""] = row
-    numbers = [places.get((row["id"], row["url"] or ""), places.get(row["id"])) for row in rows]
-    given = iter(before.texts([number for number in numbers if number is not None]))
-    return [next(given) if number is not None else None for number in numbers]
+    return [places.get((row["id"], row["url"] or ""), places.get(row["id"])) for row in rows]

@@ -2,7 +2,6 @@
 
 import difflib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from modelmill.flows.environment import mill_home
@@ -125,7 +124,7 @@ def _finished(recipe: str, view: dict[str, Any]) -> DataStage | None:
 
 def _before(store: Store, manifest: dict[str, Any]) -> Shards | None:
     for given in manifest["inputs"]:
-        part: Path = store.artifact_path(given["digest"]) / {"pages": "pages"}.get(given["type"], "documents")
+        part = store.artifact_path(given["digest"]) / ("pages" if given["type"] == "pages" else "documents")
         if part.is_dir():
             return shards_of(part)
     return None

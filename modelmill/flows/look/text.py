@@ -12,8 +12,9 @@ MAX_CHARACTERS = 60_000
 _MAX_WORDS = 1_500  # of a line in which single words are marked
 _CONTEXT = 2  # equal lines shown before and after a difference
 _MIN_SIMILARITY = 0.5  # shared words from which a removed and an added line are one edited line
-# A word, one character of a script without spaces, a stretch of spaces, or any other character.
-_WORDS = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+|\s+|.", re.DOTALL)
+_PLACEHOLDER = re.compile(r"<[a-z_]+>")  # what clean writes for personal data
+# A placeholder, a word, one character of a script without spaces, a stretch of spaces, or any other character.
+_WORDS = re.compile(r"<[a-z_]+>|[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+|\s+|.", re.DOTALL)
 # Terminal escapes and other control characters; marks that turn the direction of writing for what follows.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\ufeff\ud800-\udfff]")
 
@@ -106,11 +107,31 @@ def _changed(old: list[str], new: list[str]) -> Iterator[Line]:
 
 
 def _similar(old: str, new: str) -> bool:
-    a, b = _WORDS.findall(old), _WORDS.findall(new)
+    """Whether two lines share their words (not the spaces between them, which all lines share) or placeholders make
+    the difference."""
+    if _is_redacted(old, new):
+        return True
+    a, b = ([word for word in _WORDS.findall(line) if not word.isspace()] for line in (old, new))
     if max(len(a), len(b)) > _MAX_WORDS:
         return False
     matcher = difflib.SequenceMatcher(None, a, b)
     return matcher.quick_ratio() >= _MIN_SIMILARITY and matcher.ratio() >= _MIN_SIMILARITY
+
+
+def _is_redacted(old: str, new: str) -> bool:
+    """Whether the new line is the old one with something else where it has placeholders."""
+    first, *rest = _PLACEHOLDER.split(new)
+    if not rest or not old.startswith(first) or not old.endswith(rest[-1]):
+        return False
+    if not any(character.isalnum() for part in (first, *rest) for character in part):
+        return any(character.isdigit() or character == "@" for character in old)
+    position = len(first)
+    for part in rest[:-1]:
+        position = old.find(part, position)
+        if position < 0:
+            return False
+        position += len(part)
+    return position < len(old) - len(rest[-1])
 
 
 def _pieces(old: str, new: str) -> Iterator[tuple[Change, str]]:
