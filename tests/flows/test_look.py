@@ -166,6 +166,15 @@ def test_filters_count_what_they_select(look: Any) -> None:
     assert counted("--language", "en", "--domain", "sub.b.example", "--find", "of 24")[2] == {"too_short": 1}
 
 
+def test_text_is_shown_from_where_something_was_found_in_it(line: Path, look: Any) -> None:
+    long = page(0, text="word " * 2_000 + "the Needle and what follows")
+    write_stage(line, "dedup", [long | {"language": "en", "language_score": 0.9}], [])
+    (found,) = json.loads(look("dedup", "--find", "needle", "--json"))["kept"]
+    assert (found["skipped"], found["left_out"]) == (2_000 * 5 + 4 - 60, 0)
+    assert found["text"].endswith("the Needle and what follows")
+    assert json.loads(look("dedup", "--find", "page 0", "--json"))["kept"][0]["skipped"] == 0
+
+
 def test_comparison_marks_what_went_and_what_was_replaced() -> None:
     same = "\n".join(f"line {number} is as it was" for number in range(9))
     before = f"{same}\n\n  Menu \nwrite to a.b@example.org now\nlast"

@@ -1,5 +1,6 @@
 """Rows chosen from a ledger → documents to read: random ones, those near a threshold, those that were edited."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from modelmill.flows.look.text import Comparison, compared, plain_lines, shorten
 MAX_TEXT = 4_000  # characters of a text that is shown whole
 _MAX_NAME = 120  # characters
 EDIT_SAMPLE = 200  # kept documents that are compared with what came in
+_BEFORE_MATCH = 60
 _TEXTS_AT_A_TIME = 50
 _APART = {ROW, "id", "url", "host", "title", "text", REASON, "detail", "survivor"}  # columns not listed as facts
 
 
 @dataclass(frozen=True)
 class Document:
-    """One row as it is shown: `left_out` characters of its text are not in `text`. name: its title, or what tells it
-    from others if it has none."""
+    """One row as it is shown: of its text `skipped` characters stand before `text` and `left_out` after it. name: its
+    title, or what tells it from others if it has none."""
 
     id: str
     url: str
@@ -32,6 +34,7 @@ class Document:
     survivor: str | None
     facts: dict[str, str]
     text: str
+    skipped: int
     left_out: int
 
 
@@ -82,9 +85,9 @@ class Edits:
     examples: list[tuple[Document, Comparison]]
 
 
-def documents(stage: DataStage, rows: Sequence[dict[str, Any]]) -> list[Document]:
-    """Rows of the stage's ledger with their texts."""
-    return [document(row, text) for row, text in zip(rows, texts(stage, rows), strict=True)]
+def documents(stage: DataStage, rows: Sequence[dict[str, Any]], find: str | None = None) -> list[Document]:
+    """Rows of the stage's ledger with their texts, from shortly before `find` on where it stands in them."""
+    return [document(row, text, find) for row, text in zip(rows, texts(stage, rows), strict=True)]
 
 
 def texts(stage: DataStage, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -97,10 +100,12 @@ def texts(stage: DataStage, rows: Sequence[dict[str, Any]]) -> list[str]:
     return [found[number] for number in range(len(rows))]
 
 
-def document(row: dict[str, Any], text: str) -> Document:
+def document(row: dict[str, Any], text: str, find: str | None = None) -> Document:
     """A row and its text as they are shown."""
     facts = {name: _written(value) for name, value in row.items() if name not in _APART and value not in (None, "")}
-    beginning, left_out = shortened(text, MAX_TEXT)
+    match = re.search(re.escape(find), text, re.IGNORECASE) if find else None
+    start = max(0, match.start() - _BEFORE_MATCH) if match else 0
+    shown, left_out = shortened(text[start:], MAX_TEXT)
     first_line = next(iter(plain_lines(text[:MAX_TEXT])), "")
     name = row.get("title") or first_line or row["url"] or row["id"] or ""
     return Document(
@@ -111,7 +116,8 @@ def document(row: dict[str, Any], text: str) -> Document:
         row.get("detail") or "",
         row.get("survivor"),
         facts | {"characters": f"{len(text):,}"},
-        beginning,
+        shown,
+        start,
         left_out,
     )
 

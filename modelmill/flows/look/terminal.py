@@ -126,6 +126,8 @@ def _documents(console: Console, documents: list[Document]) -> None:
     for document in documents:
         _title(console, document)
         beginning = document.text[:_CHARACTERS]
+        if document.skipped:
+            _line(console, f"    after {document.skipped:,} characters …", "dim")
         for line in visible(beginning).splitlines():
             if line.strip():
                 _line(console, f"    | {line}")
