@@ -100,9 +100,18 @@ class PersonalData(StageConfig):
 
     enabled: bool = True
     email: bool = True
+    """Addresses of the domains that are reserved for examples stay."""
     phone: bool = True
-    public_ip: bool = True
-    """Addresses of private, loopback and documentation networks stay."""
+    ip: bool = True
+    """Public addresses; those of private, loopback and documentation networks stay."""
+    card: bool = True
+    """Payment cards by issuer, length and check digit; the numbers that payment services publish for tests stay."""
+    iban: bool = True
+    national_id: bool = True
+    """Ids of persons by form and check digits; weak forms only after a word that names them."""
+    key: bool = True
+    """Keys and tokens of the forms that services issue, private keys, and random values given to a name such as
+    `password`."""
 
 
 class Safety(StageConfig):

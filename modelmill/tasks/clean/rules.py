@@ -10,12 +10,12 @@ from modelmill.tasks.clean.config import Config
 from modelmill.tasks.clean.fineweb import fineweb_verdict
 from modelmill.tasks.clean.gopher import gopher_verdict
 from modelmill.tasks.clean.language import language_verdict, with_language
-from modelmill.tasks.clean.personal_data import redact
+from modelmill.tasks.clean.personal.redact import REDACTED, redact, redacted_counts
 from modelmill.tasks.clean.repetition import repetition_verdict
 from modelmill.tasks.clean.safety import safety_verdict
 from modelmill.tasks.clean.traits import LanguageTraits, traits
 from modelmill.tasks.clean.urls import url_verdict
-from modelmill.tasks.clean.verdict import Verdict, merged_counts
+from modelmill.tasks.clean.verdict import Verdict
 from modelmill.tasks.text.flat import characters, slices, string_array
 from modelmill.tasks.text.words import words
 
@@ -28,27 +28,31 @@ class Cleaned:
 
     kept: pa.Table
     dropped: pa.Table
-    redacted: dict[str, int]
+
+    @property
+    def redacted(self) -> dict[str, int]:
+        """How many of each kind of personal data were replaced in the kept rows."""
+        return redacted_counts(self.kept)
 
 
 def clean_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
     """Kept and dropped rows of a table with `text` and, if it has them, `url`.
 
-    Kept rows keep all columns and their order, get language and language_score, and their text is edited (lines
-    removed, personal data replaced). Dropped rows keep their order too, their text as it came, and get `reason`.
+    Kept rows keep all columns and their order, get language and language_score, and their text is edited: lines
+    removed, personal data replaced and counted by kind in `redacted`. Dropped rows keep their order too, their text as
+    it came, and get `reason`.
     """
     cleaned = clean_table(table, config)
     return cleaned.kept, cleaned.dropped
 
 
 def clean_table(table: pa.Table, config: Config) -> Cleaned:
-    """`clean_rows` with the counts of what was redacted."""
+    """`clean_rows`, with counts of what was redacted."""
     parts = [_clean_slice(piece, config) for piece in slices(table, "text")] or [_clean_slice(table, config)]
     text_type = table.schema.field("text").type
     kept = pa.concat_tables([part.kept for part in parts])
     dropped = pa.concat_tables([part.dropped for part in parts])
-    redacted = merged_counts([part.redacted for part in parts])
-    return Cleaned(_with_text(kept, kept["text"], text_type), _with_text(dropped, dropped["text"], text_type), redacted)
+    return Cleaned(_with_text(kept, kept["text"], text_type), _with_text(dropped, dropped["text"], text_type))
 
 
 def _clean_slice(table: pa.Table, config: Config) -> Cleaned:
@@ -61,12 +65,11 @@ def _clean_slice(table: pa.Table, config: Config) -> Cleaned:
     table, dropped_by_origin = origin.split(table)
     table, dropped_by_words = _document_verdict(table, config).split(table)
     table, dropped_by_lines = _apply_line_rules(table, config)
-    redacted: dict[str, int] = {}
     if config.personal_data.enabled:
-        column, redacted = redact(table["text"], config.personal_data)
-        table = _with_text(table, column)
+        column, counts = redact(table["text"], config.personal_data)
+        table = _with_text(table, column).append_column(REDACTED, counts)
     dropped = pa.concat_tables([dropped_by_origin, dropped_by_words, dropped_by_lines]).sort_by(_ROW)
-    return Cleaned(table.drop_columns(_ROW), dropped.drop_columns(_ROW), redacted)
+    return Cleaned(table.drop_columns(_ROW), dropped.drop_columns(_ROW))
 
 
 def _document_verdict(table: pa.Table, config: Config) -> Verdict:

@@ -1,13 +1,12 @@
-"""Address, language, safety and personal data."""
+"""Address, language and safety."""
 
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from modelmill.tasks.clean.config import Config, PersonalData, Safety, UrlRules, external_digests
+from modelmill.tasks.clean.config import Config, Safety, UrlRules, external_digests
 from modelmill.tasks.clean.language import identify, language_verdict, with_language
-from modelmill.tasks.clean.personal_data import redact
 from modelmill.tasks.clean.safety import safety_verdict
 from modelmill.tasks.clean.urls import url_verdict
 from modelmill.tasks.errors import InputError
@@ -88,29 +87,3 @@ def test_unsafe_words_count_by_density() -> None:
     dropped = safety_verdict(texts, pa.array([600, 10, 4]).to_numpy(), config).kept
     assert dropped.tolist() == [False, False, False]
     assert safety_verdict(texts, pa.array([601, 4000, 4]).to_numpy(), config).kept.tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Write to ann.lee+x@mail.example.co.uk now.", "Write to <email> now."),
-        ("写信给debian-user@lists.debian.org邮件列表", "写信给<email>邮件列表"),
-        ("Call (212) 555-0142 or +44 20 7946 0958.", "Call <phone> or <phone>."),
-        ("手机13812345678，座机010-62345678。", "手机<phone>，座机<phone>。"),
-        ("The host 8.8.8.8 answers, 192.168.1.1 is private.", "The host <ip> answers, 192.168.1.1 is private."),
-        ("IPv6 2606:4700:4700:0:0:0:0:1111 too, not ::1.", "IPv6 <ip> too, not ::1."),
-        ("See Section 9.1.5.3 and version 8.1.2.3.", "See Section 9.1.5.3 and version 8.1.2.3."),
-        ("@decorator, a@b, 2024-01-15 10:20:30, 3.14159265", "@decorator, a@b, 2024-01-15 10:20:30, 3.14159265"),
-        ("std::vector<a::b::c> x[1:2:3], 256.1.1.1", "std::vector<a::b::c> x[1:2:3], 256.1.1.1"),
-    ],
-)
-def test_personal_data_is_replaced_in_place(text: str, expected: str) -> None:
-    replaced, counts = redact(pa.array([text, None, "nothing"]), PersonalData())
-    assert replaced.to_pylist() == [expected, None, "nothing"]
-    assert sum(counts.values()) == expected.count("<e") + expected.count("<p") + expected.count("<ip")
-
-
-def test_kinds_of_personal_data_can_be_switched_off() -> None:
-    replaced, counts = redact(pa.array(["a@b.org 8.8.8.8"]), PersonalData(email=False))
-    assert replaced.to_pylist() == ["a@b.org <ip>"]
-    assert counts == {"public_ip": 1, "phone": 0}

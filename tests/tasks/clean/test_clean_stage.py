@@ -37,7 +37,7 @@ PAGES = [
     page(1, GOOD, "https://pornhub.com/{}"),
     page(2, "Too short a text to be of use to anybody at all."),
     page(3, "\n".join([SENTENCES[0]] * 9)),
-    page(4, GOOD + "\nMenu\nWrite to someone@example.org for more about it."),
+    page(4, GOOD + "\nMenu\nWrite to someone@bridges.org for more about it."),
     page(5, GOOD + "\nif (x) { return the_value_of_it; } here."),
     page(6, ""),
 ]
@@ -60,7 +60,7 @@ def test_every_row_is_kept_or_dropped_with_a_reason() -> None:
     assert cleaned.redacted["email"] == 1
     originals = {row["id"]: row["text"] for row in PAGES}
     assert all(originals[row["id"]] == row["text"] for row in cleaned.dropped.to_pylist())
-    assert cleaned.kept.column_names == [*table.column_names, "language", "language_score"]
+    assert cleaned.kept.column_names == [*table.column_names, "language", "language_score", "redacted"]
 
 
 def test_rules_that_are_off_judge_nothing() -> None:
