@@ -176,9 +176,9 @@ def _capital(view, flags, position, marks, num_marks):
         return PREFIXED
     if position > 0 and flags[view[position - 1]] & _WORD:
         return 0
-    if _begins_code(view, flags, position):
-        return CODE
-    return PREFIXED if _is_marked(view, position, marks, num_marks, len(marks)) else 0
+    if _is_marked(view, position, marks, num_marks, len(marks)):
+        return PREFIXED
+    return CODE if _begins_code(view, flags, position) else 0
 
 
 @njit(cache=True, nogil=True)

@@ -32,11 +32,6 @@ class Place:
         index = position - self.row_begin
         return self.text[max(index - length, 0) : index].lower()
 
-    def after(self, position: int, length: int = CONTEXT_CHARACTERS) -> str:
-        """What stands from a position of the view on in its row, in lower case."""
-        index = position - self.row_begin
-        return self.text[index : index + length].lower()
-
 
 @dataclass(frozen=True)
 class Found:

@@ -35,7 +35,7 @@ def issued_keys(place: Place) -> Iterator[Found]:
     """Keys of the forms that services issue. Samples such as `ghp_xxxxxxxx` stay."""
     before = _BEFORE_MARK.search(place.view, max(place.begin - _REACH, place.row_begin), place.begin)
     match = _ISSUED.match(place.view, before.start() if before else place.begin)
-    if match and is_random(match.group()):
+    if match and is_varied(match.group()):
         yield Found("key", match.start(), match.end())
 
 
@@ -58,6 +58,7 @@ _NAME = re.compile(
     r"|client[_\- ]?secret|account[_\- ]?key|credentials?|bearer|密码|密碼|口令|密钥)[\"'`\])]{0,2}\s*$"
 )
 _VALUE = re.compile(rb"[:=]>?[ ]{0,2}[\"'`]?(?P<value>[A-Za-z0-9_\-+/.~!@#$%^&*=]{8,200})(?![A-Za-z0-9(\[{])")
+_DIGIT_AND_LETTER = re.compile(rb"(?=.*\d).*[A-Za-z]")
 # What makes a value code rather than a secret: a call, a member, a variable, a path, an address.
 _CODE = re.compile(rb"(?:^[$%&./]|^https?:|^[A-Za-z_]+[.\-/][A-Za-z_]|://|\.(?:com|org|net|html|json|txt)\b)")
 
@@ -70,16 +71,13 @@ def assigned_secrets(place: Place) -> Iterator[Found]:
     if not match:
         return
     value = match.group("value").rstrip(b".!,")
-    if len(value) >= 12 and not _CODE.search(value) and is_random(value):
+    if len(value) >= 12 and _DIGIT_AND_LETTER.match(value) and not _CODE.search(value) and is_varied(value):
         yield Found("key", match.start("value"), match.start("value") + len(value))
 
 
-def is_random(value: bytes) -> bool:
-    """Whether a value looks drawn at random: letters and digits, at least 3 bits a character, no sample's words."""
-    if _PLACEHOLDER.search(value):
-        return False
-    has_digit, has_letter = re.search(rb"\d", value), re.search(rb"[A-Za-z]", value)
-    return bool(has_digit and has_letter) and entropy(value) >= _MIN_BITS
+def is_varied(value: bytes) -> bool:
+    """Whether the characters of a value carry at least 3 bits each and hold no sample's words."""
+    return not _PLACEHOLDER.search(value) and entropy(value) >= _MIN_BITS
 
 
 def entropy(value: bytes) -> float:

@@ -1,5 +1,6 @@
 """Places → national ids whose form, dates and check digits are right; weak forms only after a word that names them."""
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ class NationalId:
     country: str
     form: bytes
     is_valid: Callable[[str], bool]
-    words: re.Pattern[str] | None = None
+    words: str = ""
 
 
 def _is_date(year: int, month: int, day: int) -> bool:
@@ -118,24 +119,24 @@ NATIONAL_IDS = (
     NationalId("KR", rb"\d{6}-[1-8]\d{6}", _is_korean),
     NationalId("US", rb"\d{3}-\d\d-\d{4}", _is_us),
     NationalId(
-        "US", rb"\d{3} \d\d \d{4}|\d{9}", _is_us, re.compile(r"\bssn\b|social security (?:number|no|#)")
+        "US", rb"\d{3} \d\d \d{4}|\d{9}", _is_us, r"\bssn\b|social security (?:number|no|#)"
     ),
     NationalId(
         "ES",
         rb"\d{8}[ \-]?[A-Z]|[XYZ][ \-]?\d{7}[ \-]?[A-Z]",
         _is_spanish,
-        re.compile(r"\b(?:dni|nie|nif)\b|d\.n\.i"),
+        r"\b(?:dni|nie|nif)\b|d\.n\.i",
     ),
-    NationalId("BR", rb"\d{11}", cpf, re.compile(r"\bcpf\b")),
-    NationalId("IN", rb"\d{4}(?: \d{4} |-\d{4}-|\d{4})\d{4}", _is_indian, re.compile(r"aadhaa?r|\buid(?:ai)?\b|आधार")),
-    NationalId("PL", rb"\d{11}", _is_polish, re.compile(r"\bpesel")),
-    NationalId("NL", rb"\d{9}|\d{4}[. ]\d\d[. ]\d{3}", _is_dutch, re.compile(r"\bbsn\b|burgerservice|sofi")),
-    NationalId("SE", rb"\d{6}[\-+]\d{4}", _is_swedish, re.compile(r"person(?:nummer|nr)|\bpnr\b")),
+    NationalId("BR", rb"\d{11}", cpf, r"\bcpf\b"),
+    NationalId("IN", rb"\d{4}(?: \d{4} |-\d{4}-|\d{4})\d{4}", _is_indian, r"aadhaa?r|\buid(?:ai)?\b|आधार"),
+    NationalId("PL", rb"\d{11}", _is_polish, r"\bpesel"),
+    NationalId("NL", rb"\d{9}|\d{4}[. ]\d\d[. ]\d{3}", _is_dutch, r"\bbsn\b|burgerservice|sofi"),
+    NationalId("SE", rb"\d{6}[\-+]\d{4}", _is_swedish, r"person(?:nummer|nr)|\bpnr\b"),
     NationalId(
         "GB",
         rb"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]",
         _is_british,
-        re.compile(r"national insurance|\bnino\b|\bni (?:number|no)"),
+        r"national insurance|\bnino\b|\bni (?:number|no)",
     ),
 )  # fmt: skip
 
@@ -146,6 +147,12 @@ _PATTERNS = {kind: _alone(kind.form) for kind in NATIONAL_IDS}
 _LONGEST = 24
 
 
+@functools.cache
+def _after_words(words: str) -> re.Pattern[str]:
+    """One of the words and then no digit."""
+    return re.compile(rf"(?:{words})[^0-9]*\Z")
+
+
 def national_ids(place: Place) -> Iterator[Found]:
     """National ids of the countries in `NATIONAL_IDS`."""
     if next(place.matches(_ANY, _LONGEST), None) is None:
@@ -153,5 +160,7 @@ def national_ids(place: Place) -> Iterator[Found]:
     for kind in NATIONAL_IDS:
         for match in place.matches(_PATTERNS[kind], _LONGEST):
             compact = re.sub(rb"[ .\-+]", b"", match.group()).decode().upper()
-            if kind.is_valid(compact) and (kind.words is None or kind.words.search(place.before(match.start()))):
+            if kind.is_valid(compact) and (
+                not kind.words or _after_words(kind.words).search(place.before(match.start()))
+            ):
                 yield Found("national_id", match.start(), match.end())

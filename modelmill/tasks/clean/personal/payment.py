@@ -9,7 +9,7 @@ from modelmill.tasks.clean.personal.finding import Found, Place, digits_of
 # One group, or groups of four (American Express: 4-6-5) with the same separator all through.
 _CARD = re.compile(
     rb"(?<![\w\x81.+\-/=#])(?:\d{13,19}|\d{4}(?P<a>[ \-])\d{4}(?P=a)\d{4}(?P=a)\d{4}(?:(?P=a)\d{3})?"
-    rb"|3[47]\d\d(?P<b>[ \-])\d{6}(?P=b)\d{5})(?![\w\x81=]|[\-.,/ ]\d)"
+    rb"|3[47]\d\d(?P<b>[ \-])\d{6}(?P=b)\d{5})(?![\w\x81=]|[\-.,/]\d| \d{4})"
 )
 # First digits (from, to) and lengths of the issuers: ISO/IEC 7812 ranges as the networks publish them.
 _ISSUERS = (

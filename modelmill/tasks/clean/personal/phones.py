@@ -62,10 +62,10 @@ _WORDS = re.compile(
     r"|telefoon|mobiel|gsm|puhelin|puh|τηλ|тел|телефон|факс|моб|هاتف|फ़ोन)\b"
     r"|电话|電話|手机|手機|傳真|传真|联系方式|热线|専用|전화|휴대폰|☎|📞|📱|☏|✆)[^\d\n]{0,14}"
     # another number may stand between
-    r"(?:[+\d][\d .\-/()]{5,20}(?:[,;/|、]|and|or|und|oder|et|ou|y|o|и|或)?\s?)?$"
+    r"(?:[+\d][\d .\-/()]{5,20}(?:[,;/|、]|and|or|und|oder|et|ou|y|o|и|或)? ?)?$"
 )
 _WORD_CHARACTERS = 64
-_CHINESE = re.compile(r"[\u3400-\u9fff]")
+_AMONG_CHINESE = re.compile(r"[\u3400-\u9fff][^\n]{0,12}$")
 _DATE = re.compile(r"(?:19|20)\d\d[01]\d[0-3]\d$|[0-3]?\d[01]?\d(?:19|20)\d\d$|(?:19|20)\d\d(?:19|20)\d\d$")
 _LAST_GROUP = re.compile(rb"(?:^|[ .\-/()]+)\d+$")
 _MAX_DIGITS = 14
@@ -129,10 +129,16 @@ def _national(place: Place, begin: int) -> tuple[int, int] | None:
             continue
         # Eleven digits alone are a mobile number among Chinese, or after a word; elsewhere they count something.
         bare = match["chinese_mobile"] and len(match.group()) == 11
-        if bare and not _CHINESE.search(place.before(match.start(), 20) + place.after(match.end(), 20)):
+        if bare and not _AMONG_CHINESE.search(place.before(match.start(), 16)):
             continue
         return match.span()
     return None
+
+
+def _is_table(text: bytes) -> bool:
+    """Whether it is decimals or single digits in a row."""
+    num_groups = len(re.findall(rb"\d+", text))
+    return 2 * num_groups > len(digits_of(text)) or bool(re.search(rb"^\d+\.\d+$|\d\.\d+ +\d+\.", text))
 
 
 def _after_word(place: Place, begin: int) -> tuple[int, int] | None:
@@ -143,7 +149,7 @@ def _after_word(place: Place, begin: int) -> tuple[int, int] | None:
         while len(digits_of(text)) > _MAX_DIGITS:
             text = _LAST_GROUP.sub(b"", text)
         digits = digits_of(text)
-        if len(digits) < MIN_DIGITS or _DATE.match(digits) or len(set(digits)) < 3:
+        if len(digits) < MIN_DIGITS or _DATE.match(digits) or len(set(digits)) < 3 or _is_table(text):
             continue
         if _WORDS.search(place.before(match.start(), _WORD_CHARACTERS)):
             return match.start(), match.start() + len(text)
