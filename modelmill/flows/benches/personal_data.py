@@ -37,7 +37,7 @@ def _ours(samples: list[Sample], texts: list[str]) -> Measured:
 def _datatrove(samples: list[Sample], texts: list[str]) -> Measured:
     tool = "datatrove PIIFormatter"
     try:
-        from datatrove.pipeline.formatters.pii import PIIFormatter
+        from datatrove.pipeline.formatters.pii import PIIFormatter  # pyright: ignore[reportMissingImports]
     except ImportError:
         return Measured(STEP, tool, note="not installed")
     formatter = PIIFormatter()
@@ -56,7 +56,7 @@ def _datatrove(samples: list[Sample], texts: list[str]) -> Measured:
 def _phonenumbers(samples: list[Sample], texts: list[str]) -> Measured:
     tool = "phonenumbers PhoneNumberMatcher"
     try:
-        from phonenumbers import PhoneNumberMatcher
+        from phonenumbers import PhoneNumberMatcher  # pyright: ignore[reportMissingImports]
     except ImportError:
         return Measured(STEP, tool, note="not installed")
 

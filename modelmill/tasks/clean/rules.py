@@ -1,6 +1,7 @@
 """A table of pages → the documents that pass every rule, edited, and the dropped pages with their reason."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from modelmill.tasks.clean.config import Config
 from modelmill.tasks.clean.fineweb import fineweb_verdict
 from modelmill.tasks.clean.gopher import gopher_verdict
 from modelmill.tasks.clean.language import language_verdict, with_language
+from modelmill.tasks.clean.personal.domains import dense_domain_verdict
 from modelmill.tasks.clean.personal.redact import REDACTED, redact, redacted_counts
 from modelmill.tasks.clean.repetition import repetition_verdict
 from modelmill.tasks.clean.safety import safety_verdict
@@ -46,21 +48,24 @@ def clean_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
     return cleaned.kept, cleaned.dropped
 
 
-def clean_table(table: pa.Table, config: Config) -> Cleaned:
-    """`clean_rows`, with counts of what was redacted."""
-    parts = [_clean_slice(piece, config) for piece in slices(table, "text")] or [_clean_slice(table, config)]
+def clean_table(table: pa.Table, config: Config, dense_domains: Path | None = None) -> Cleaned:
+    """`clean_rows`, with counts of what was redacted. Pages of the domains in the file `dense_domains` are dropped."""
+    pieces = list(slices(table, "text")) or [table]
+    parts = [_clean_slice(piece, config, dense_domains) for piece in pieces]
     text_type = table.schema.field("text").type
     kept = pa.concat_tables([part.kept for part in parts])
     dropped = pa.concat_tables([part.dropped for part in parts])
     return Cleaned(_with_text(kept, kept["text"], text_type), _with_text(dropped, dropped["text"], text_type))
 
 
-def _clean_slice(table: pa.Table, config: Config) -> Cleaned:
+def _clean_slice(table: pa.Table, config: Config, dense_domains: Path | None) -> Cleaned:
     numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
     table = with_language(_with_text(numbered, numbered["text"]))
     origin = Verdict(table.num_rows)
     if config.url.enabled and "url" in table.column_names:
         origin.include(url_verdict(table["url"], config.url))
+    if dense_domains is not None and "url" in table.column_names:
+        origin.include(dense_domain_verdict(table["url"], dense_domains))
     origin.include(language_verdict(table, config.languages, config.min_language_score))
     table, dropped_by_origin = origin.split(table)
     table, dropped_by_words = _document_verdict(table, config).split(table)

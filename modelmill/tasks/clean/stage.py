@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from modelmill.tasks.clean.config import Config
+from modelmill.tasks.clean.personal.domains import count_shard, dense_domains
 from modelmill.tasks.clean.rules import clean_table
 from modelmill.tasks.clean.verdict import merged_counts
 from modelmill.tasks.errors import InputError
@@ -18,9 +21,9 @@ def run(context: StageContext) -> StageResult:
         InputError: no page passed the rules.
     """
     sources = shard_paths(context.latest("pages").path / "pages")
-    calls = [
-        Call(source.name, {"source": source, "output": context.output, "config": context.config}) for source in sources
-    ]
+    dense = _dense_domains(context, sources) if context.config.personal_data.dense_domains.enabled else None
+    arguments = {"output": context.output, "config": context.config, "dense_domains": dense}
+    calls = [Call(source.name, {"source": source, **arguments}) for source in sources]
     reports = context.pool.map(clean_shard, calls, "clean")
     dropped = merged_counts([report["dropped"] for report in reports])
     redacted = merged_counts([report["redacted"] for report in reports])
@@ -36,14 +39,28 @@ def run(context: StageContext) -> StageResult:
             f"clean dropped all {result.rows_in} pages ({_listed(dropped)}); "
             "relax the thresholds of the first reasons in the recipe, or look at the pages that ingest made"
         )
-    result.summary = _summary(result, redacted)
+    result.summary = _summary(result, redacted, dense)
     return result
 
 
-def clean_shard(source: Path | str, output: Path | str, config: Config) -> dict[str, Any]:
+def _dense_domains(context: StageContext, sources: list[Path]) -> Path:
+    """Count personal data by domain in all shards → the list of domains to drop, which stays in the artifact."""
+    parts = [context.workspace / "domains" / source.name for source in sources]
+    calls = [Call(source.name, {"source": source, "output": part}) for source, part in zip(sources, parts, strict=True)]
+    context.pool.map(count_shard, calls, "domains")
+    rules = context.config
+    dense = dense_domains(parts, rules.personal_data.dense_domains, rules.url.allowed_domains)
+    path = context.output / "report" / "dense_domains.parquet"
+    write_shard(dense.to_arrow(), path)
+    return path
+
+
+def clean_shard(
+    source: Path | str, output: Path | str, config: Config, dense_domains: Path | None = None
+) -> dict[str, Any]:
     """Clean one shard → kept and dropped shards of the same name under `output`; returns counts."""
     table = read_shard(Path(source))
-    cleaned = clean_table(table, config)
+    cleaned = clean_table(table, config, dense_domains)
     name = Path(source).name
     write_shard(cleaned.kept, Path(output) / "documents" / name)
     write_shard(cleaned.dropped, Path(output) / "dropped" / name)
@@ -61,9 +78,20 @@ def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in ordered)
 
 
-def _summary(result: StageResult, redacted: dict[str, int]) -> str:
+def _summary(result: StageResult, redacted: dict[str, int], dense: Path | None) -> str:
     lines = [f"{result.rows_out} of {result.rows_in} pages kept.", "", "| reason | pages |", "|---|---|"]
     lines += [f"| {name} | {count} |" for name, count in sorted(result.dropped.items(), key=lambda item: -item[1])]
     if redacted:
         lines += ["", "Replaced in the kept text: " + _listed(redacted) + "."]
+    if dense:
+        lines += ["", *_listed_domains(pl.read_parquet(dense))]
     return "\n".join(lines)
+
+
+def _listed_domains(dense: pl.DataFrame) -> list[str]:
+    """The domains that were dropped whole, densest first; the file has them all."""
+    worst = dense.sort("density", "domain", descending=[True, False]).head(20)
+    head = f"{dense.height} domains dropped for the density of personal data (report/dense_domains.parquet)"
+    return [head + (":" if dense.height else "."), "", "| domain | pages | per 1,000 characters |", "|---|---|---|"] + [
+        f"| {row['domain']} | {row['documents']} | {row['density']:.2f} |" for row in worst.to_dicts()
+    ]

@@ -97,6 +97,27 @@ def test_the_stage_writes_shards_and_counts(tmp_path: Path, pool: Pool) -> None:
     assert dropped == [2, 3]
 
 
+def test_domains_dense_with_personal_data_are_dropped_whole(tmp_path: Path, pool: Pool) -> None:
+    members = "\n".join([GOOD, *(f"Member number {n} of the club of the bridges is a{n}@club.org." for n in range(20))])
+    shards = [
+        [page(n, members, "https://www.members.org/{}") for n in range(2)] + [page(2, GOOD, "https://good.org/{}")],
+        [page(n, members, "https://allowed.org/{}") for n in range(3, 6)] + [page(6, GOOD, "https://members.org/{}")],
+        [page(7, members, "https://few.org/{}")],
+    ]
+    rule = {"enabled": True, "min_documents": 3, "max_density": 2.0}
+    config = Config.model_validate(
+        {"url": {"allowed_domains": ["allowed.org"]}, "personal_data": {"dense_domains": rule}}
+        | {family: {"enabled": False} for family in ("repetition", "gopher", "c4", "fineweb")}
+    )
+    result = run(context(tmp_path, shards, pool, config))
+    assert result.dropped == {"domain_personal_data": 3}
+    assert "| members.org | 3 |" in result.summary
+    listed = read_shard(tmp_path / "output" / "report" / "dense_domains.parquet").to_pylist()
+    assert [(row["domain"], row["documents"], row["personal_data"]) for row in listed] == [("members.org", 3, 40)]
+    dropped = read_shard(tmp_path / "output" / "dropped" / "part-00000.parquet")
+    assert dropped["text"].to_pylist() == [members, members]
+
+
 def test_equal_pages_give_equal_bytes(tmp_path: Path) -> None:
     outputs = []
     for name in ("one", "two"):

@@ -62,7 +62,7 @@ _WORDS = re.compile(
     r"|telefoon|mobiel|gsm|puhelin|puh|τηλ|тел|телефон|факс|моб|هاتف|फ़ोन)\b"
     r"|电话|電話|手机|手機|傳真|传真|联系方式|热线|専用|전화|휴대폰|☎|📞|📱|☏|✆)[^\d\n]{0,14}"
     # another number may stand between
-    r"(?:[+\d][\d .\-/()]{5,20}(?:[,;/|、]|and|or|und|oder|et|ou|y|o|и|或)? ?)?$"
+    r"(?:[+\d][\d .\-/()]{5,20}(?:[,;/|、]|and|or|und|oder|et|ou|y|o|и|或)? ?)?\Z"
 )
 _WORD_CHARACTERS = 64
 _AMONG_CHINESE = re.compile(r"[\u3400-\u9fff][^\n]{0,12}$")
