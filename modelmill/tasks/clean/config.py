@@ -130,13 +130,15 @@ class PersonalData(StageConfig):
 
 
 class Safety(StageConfig):
-    """Pages dropped for the density of unsafe words (clean/data/unsafe_words.txt)."""
+    """Pages dropped for the density of unsafe words (clean/data/unsafe_words.txt), or for their safety score."""
 
     enabled: bool = True
     max_density: float = Field(default=0.005, ge=0)
     """Unsafe words per word of the page, from which it is dropped."""
     min_count: int = 3
-    """A page with fewer unsafe words than this is never dropped."""
+    """A page with fewer unsafe words than this is not dropped for their density."""
+    max_score: float | None = Field(default=None, ge=0, le=1)
+    """Drop pages whose `safety_score` (clean/data/safety_score.json) is higher; 0.9 is cautious, null only scores."""
 
 
 class Config(StageConfig):

@@ -14,7 +14,7 @@ from modelmill.tasks.clean.language import language_verdict, with_language
 from modelmill.tasks.clean.personal.domains import dense_domain_verdict
 from modelmill.tasks.clean.personal.redact import REDACTED, redact, redacted_counts
 from modelmill.tasks.clean.repetition import repetition_verdict
-from modelmill.tasks.clean.safety import safety_verdict
+from modelmill.tasks.clean.safety import SAFETY_SCORE, safety_verdict
 from modelmill.tasks.clean.traits import LanguageTraits, traits
 from modelmill.tasks.clean.urls import url_verdict
 from modelmill.tasks.clean.verdict import Verdict
@@ -40,9 +40,9 @@ class Cleaned:
 def clean_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
     """Kept and dropped rows of a table with `text` and, if it has them, `url`.
 
-    Kept rows keep all columns and their order, get language and language_score, and their text is edited: lines
-    removed, personal data replaced and counted by kind in `redacted`. Dropped rows keep their order too, their text as
-    it came, and get `reason`.
+    Kept rows keep all columns and their order, get language, language_score and safety_score, and their text is edited:
+    lines removed, personal data replaced and counted by kind in `redacted`. Dropped rows keep their order too, their
+    text as it came, and get `reason`.
     """
     cleaned = clean_table(table, config)
     return cleaned.kept, cleaned.dropped
@@ -68,17 +68,18 @@ def _clean_slice(table: pa.Table, config: Config, dense_domains: Path | None) ->
         origin.include(dense_domain_verdict(table["url"], dense_domains))
     origin.include(language_verdict(table, config.languages, config.min_language_score))
     table, dropped_by_origin = origin.split(table)
-    table, dropped_by_words = _document_verdict(table, config).split(table)
+    table, dropped_by_words = _judge_documents(table, config)
     table, dropped_by_lines = _apply_line_rules(table, config)
     if config.personal_data.enabled:
         column, counts = redact(table["text"], config.personal_data)
         table = _with_text(table, column).append_column(REDACTED, counts)
-    dropped = pa.concat_tables([dropped_by_origin, dropped_by_words, dropped_by_lines]).sort_by(_ROW)
+    every = [dropped_by_origin, dropped_by_words, dropped_by_lines]
+    dropped = pa.concat_tables(every, promote_options="default").sort_by(_ROW)
     return Cleaned(table.drop_columns(_ROW), dropped.drop_columns(_ROW))
 
 
-def _document_verdict(table: pa.Table, config: Config) -> Verdict:
-    """The rules that look at a whole text as it came."""
+def _judge_documents(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
+    """The rules that look at a whole text as it came; with the safety rules on, both get `safety_score`."""
     texts = characters(table["text"])
     cut = words(texts)
     verdict = Verdict(len(texts))
@@ -88,8 +89,10 @@ def _document_verdict(table: pa.Table, config: Config) -> Verdict:
     if config.repetition.enabled:
         verdict.include(repetition_verdict(texts, cut, config.repetition))
     if config.safety.enabled:
-        verdict.include(safety_verdict(table["text"], cut.counts, config.safety))
-    return verdict
+        by_safety, scores = safety_verdict(table["text"], cut.counts, config.safety)
+        verdict.include(by_safety)
+        table = table.append_column(SAFETY_SCORE, pa.array(scores))
+    return verdict.split(table)
 
 
 def _apply_line_rules(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:

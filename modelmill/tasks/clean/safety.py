@@ -1,6 +1,12 @@
-"""Texts → pages dropped for the density of unsafe words."""
+"""Texts → a score of how likely each is adult or gambling advertising, and pages dropped for it or for such words.
+
+The score is a logistic model of three numbers: unsafe words per 1,000 words, different unsafe words, and words of
+medicine, law, news and art per 1,000 words, which stand where unsafe words are spoken about rather than advertised.
+How it was fitted and what it cannot do is said in data/safety_score.json.
+"""
 
 import functools
+import json
 import re
 from importlib import resources
 
@@ -10,29 +16,69 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from modelmill.tasks.clean.config import Safety
-from modelmill.tasks.clean.verdict import Verdict, ratio
+from modelmill.tasks.clean.verdict import Verdict, above, ratio
+
+SAFETY_SCORE = "safety_score"
 
 
 @functools.cache
-def _pattern() -> str:
-    text = resources.files("modelmill.tasks.clean").joinpath("data/unsafe_words.txt").read_text(encoding="utf-8")
-    entries = [re.escape(line) for line in text.splitlines() if line and not line.startswith("#")]
+def _pattern(name: str) -> str:
+    entries = [re.escape(line) for line in _data(name).splitlines() if line and not line.startswith("#")]
     latin = "|".join(entry for entry in entries if entry.isascii())
     other = "|".join(entry for entry in entries if not entry.isascii())
     # ASCII case and word boundaries: Unicode's would take the search off its fast path.
     return rf"(?i-u:\b(?:{latin})\b)|(?:{other})"
 
 
+def _data(name: str) -> str:
+    return resources.files("modelmill.tasks.clean").joinpath(f"data/{name}").read_text(encoding="utf-8")
+
+
 def num_unsafe_words(texts: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
     """Unsafe words in each text."""
     series = pl.Series(pl.from_arrow(texts)).cast(pl.String).fill_null("")
-    return series.str.count_matches(_pattern()).cast(pl.Int64).to_numpy()
+    return series.str.count_matches(_pattern("unsafe_words.txt")).cast(pl.Int64).to_numpy()
 
 
-def safety_verdict(texts: pa.ChunkedArray | pa.Array, num_words: NDArray[np.int64], config: Safety) -> Verdict:
-    """Judge texts by unsafe words per word."""
+def safety_features(
+    texts: pa.ChunkedArray | pa.Array, unsafe: NDArray[np.int64], num_words: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """What the score is made of → array of rows times three, all zero for a text without unsafe words.
+
+    log(1 + unsafe words per 1,000 words), log(1 + different unsafe words), log(1 + context words per 1,000 words).
+    """
+    features = np.zeros((len(unsafe), 3))
+    rows = np.flatnonzero(unsafe)
+    series = pl.Series(pl.from_arrow(texts)).cast(pl.String).gather(rows)
+    found = series.str.to_lowercase().str.extract_all(_pattern("unsafe_words.txt"))
+    context = series.str.count_matches(_pattern("safe_context_words.txt")).to_numpy()
+    features[rows, 0] = np.log1p(1000 * ratio(unsafe[rows], num_words[rows]))
+    features[rows, 1] = np.log1p(found.list.n_unique().to_numpy())
+    features[rows, 2] = np.log1p(1000 * ratio(context, num_words[rows]))
+    return features
+
+
+@functools.cache
+def score_weights() -> tuple[float, float, float, float]:
+    """Weights of the three features, and the intercept."""
+    weights = json.loads(_data("safety_score.json"))["weights"]
+    return weights["unsafe_density"], weights["different_words"], weights["context_density"], weights["intercept"]
+
+
+def logistic_scores(features: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Probability of each row, 0 to 1."""
+    *slopes, intercept = score_weights()
+    return (1 / (1 + np.exp(-(features @ np.array(slopes) + intercept)))).astype(np.float32)
+
+
+def safety_verdict(
+    texts: pa.ChunkedArray | pa.Array, num_words: NDArray[np.int64], config: Safety
+) -> tuple[Verdict, NDArray[np.float32]]:
+    """Judge texts by unsafe words per word and by their score → the verdict, and the scores."""
     unsafe = num_unsafe_words(texts)
+    scores = logistic_scores(safety_features(texts, unsafe, num_words))
     verdict = Verdict(len(unsafe))
     dense = (unsafe >= config.min_count) & (ratio(unsafe, num_words) >= config.max_density)
     verdict.drop(dense, "unsafe_words")
-    return verdict
+    verdict.drop(above(scores, config.max_score), "unsafe_score")
+    return verdict, scores

@@ -84,6 +84,21 @@ def test_a_long_text_is_judged_by_all_its_parts() -> None:
 def test_unsafe_words_count_by_density() -> None:
     texts = pa.array(["casino casino casino " + "word " * 597, "casino casino " * 5, "Casino 博彩 赌场 Scunthorpe"])
     config = Safety(max_density=0.005, min_count=3)
-    dropped = safety_verdict(texts, pa.array([600, 10, 4]).to_numpy(), config).kept
-    assert dropped.tolist() == [False, False, False]
-    assert safety_verdict(texts, pa.array([601, 4000, 4]).to_numpy(), config).kept.tolist() == [True, True, False]
+    verdict, _ = safety_verdict(texts, pa.array([600, 10, 4]).to_numpy(), config)
+    assert verdict.kept.tolist() == [False, False, False]
+    verdict, _ = safety_verdict(texts, pa.array([601, 4000, 4]).to_numpy(), config)
+    assert verdict.kept.tolist() == [True, True, False]
+
+
+def test_the_safety_score_knows_what_unsafe_words_are_about() -> None:
+    texts = pa.array(
+        [
+            "Play at the best casino and roulette site and win the jackpot.",
+            "Police and prosecutors say the casino cheated victims; the court heard of roulette and the jackpot.",
+            "The river has seven bridges.",
+        ]
+    )
+    verdict, scores = safety_verdict(texts, pa.array([12, 17, 5]).to_numpy(), Safety(max_density=1, max_score=0.9))
+    assert scores[0] > 0.9 > 0.1 > scores[1]
+    assert scores[2] < 0.1
+    assert verdict.split(pa.table({"row": [0, 1, 2]}))[1].to_pylist() == [{"row": 0, "reason": "unsafe_score"}]

@@ -60,7 +60,9 @@ def test_every_row_is_kept_or_dropped_with_a_reason() -> None:
     assert cleaned.redacted["email"] == 1
     originals = {row["id"]: row["text"] for row in PAGES}
     assert all(originals[row["id"]] == row["text"] for row in cleaned.dropped.to_pylist())
-    assert cleaned.kept.column_names == [*table.column_names, "language", "language_score", "redacted"]
+    given = ["language", "language_score", "safety_score"]
+    assert cleaned.kept.column_names == [*table.column_names, *given, "redacted"]
+    assert cleaned.dropped.column_names == [*table.column_names, "language", "language_score", "reason", "safety_score"]
 
 
 def test_rules_that_are_off_judge_nothing() -> None:
