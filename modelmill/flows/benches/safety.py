@@ -44,17 +44,17 @@ def measure(documents: Sequence[str] = (), num_samples: int = 3000, seed: int = 
 
 
 def fitted_weights(num_samples: int = 3000, seed: int = 0, penalty: float = 0.01) -> NDArray[np.float64]:
-    """Weights of the three features and the intercept: logistic regression by Newton's method, L2 `penalty`."""
+    """Weights of the two features and the intercept: logistic regression by Newton's method, L2 `penalty`."""
     samples: list[LabelledText] = safety_samples(num_samples, held_out=False, seed=seed)
     texts, num_words = _columns([sample.text for sample in samples])
     features = safety_features(texts, num_unsafe_words(texts), num_words)
     inputs = np.column_stack([features, np.ones(len(samples))])
     labels = np.array([sample.unsafe for sample in samples])
-    weights = np.zeros(4)
+    weights = np.zeros(3)
     for _ in range(30):
         chances = 1 / (1 + np.exp(-inputs @ weights))
         gradient = inputs.T @ (chances - labels) + penalty * weights
-        curvature = (inputs.T * (chances * (1 - chances))) @ inputs + penalty * np.eye(4)
+        curvature = (inputs.T * (chances * (1 - chances))) @ inputs + penalty * np.eye(3)
         weights -= np.linalg.solve(curvature, gradient)
     return weights
 

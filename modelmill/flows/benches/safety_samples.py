@@ -131,10 +131,28 @@ _PLAIN = {
         "球队第二场赢了两个球。",
     ),
 }
+# The same words by chance, in texts about something else.
+_STRAY = {
+    "en": (
+        "The board has two free slots beside the processor.",
+        "The star can be seen with the naked eye.",
+        "Note XXX: check the case of empty input here.",
+        "Every slot has a number, and slots can be booked online.",
+        "He has been a hardcore fan of the local team for years.",
+        "We hit the jackpot with this recipe for bread.",
+    ),
+    "zh": (
+        "他的投资像赌博，风险很大。",
+        "电影里有一场在赌场的戏。",
+        "有人在店里偷拍，被保安发现。",
+        "小说的主人公因为赌博失去了房子。",
+    ),
+}
 
 
 def safety_samples(num_texts: int, held_out: bool, seed: int = 0) -> list[LabelledText]:
-    """Documents of 8 to 40 sentences: a third unsafe, a third safe with the same words, a third plain."""
+    """Documents of 8 to 80 sentences: a third unsafe, a third safe with the same words, a third plain; every other
+    plain one has a few of the words by chance."""
     rng = random.Random(f"{seed} {held_out}")
     return [_sample(rng, int(held_out), ("unsafe", "safe", "plain")[number % 3]) for number in range(num_texts)]
 
@@ -142,10 +160,10 @@ def safety_samples(num_texts: int, held_out: bool, seed: int = 0) -> list[Labell
 def _sample(rng: random.Random, half: int, label: str) -> LabelledText:
     language = rng.choice(("en", "en", "zh"))
     words, plain = _UNSAFE_WORDS[language][half::2], _PLAIN[language]
-    templates = {"unsafe": _UNSAFE, "safe": _SAFE, "plain": _PLAIN}[label][language][half::2]
-    share = rng.uniform(0.1, 0.9)
+    templates = {"unsafe": _UNSAFE, "safe": _SAFE, "plain": rng.choice((_PLAIN, _STRAY))}[label][language][half::2]
+    share = rng.uniform(0.01, 0.08) if label == "plain" else rng.uniform(0.1, 0.9)
     sentences = []
-    for _ in range(rng.randint(8, 40)):
+    for _ in range(rng.randint(20, 80) if label == "plain" else rng.randint(8, 40)):
         sentence = rng.choice(templates if rng.random() < share else plain)
         sentences.append(sentence.format(*rng.choices(words, k=sentence.count("{}"))))
     return LabelledText((" " if language == "en" else "").join(sentences), label == "unsafe")

@@ -138,7 +138,7 @@ class Safety(StageConfig):
     min_count: int = 3
     """A page with fewer unsafe words than this is not dropped for their density."""
     max_score: float | None = Field(default=None, ge=0, le=1)
-    """Drop pages whose `safety_score` (clean/data/safety_score.json) is higher; 0.9 is cautious, null only scores."""
+    """Drop pages whose `safety_score` (clean/data/safety_score.json) is higher, 0 to 1; null only scores."""
 
 
 class Config(StageConfig):

@@ -1,8 +1,8 @@
 """Texts → a score of how likely each is adult or gambling advertising, and pages dropped for it or for such words.
 
-The score is a logistic model of three numbers: unsafe words per 1,000 words, different unsafe words, and words of
-medicine, law, news and art per 1,000 words, which stand where unsafe words are spoken about rather than advertised.
-How it was fitted and what it cannot do is said in data/safety_score.json.
+The score is a logistic model of two numbers: unsafe words per 1,000 words, and words of medicine, law, news and art
+per 1,000 words, which stand where unsafe words are spoken about rather than advertised. How it was fitted and what it
+cannot do is said in data/safety_score.json.
 """
 
 import functools
@@ -43,26 +43,24 @@ def num_unsafe_words(texts: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:
 def safety_features(
     texts: pa.ChunkedArray | pa.Array, unsafe: NDArray[np.int64], num_words: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """What the score is made of → array of rows times three, all zero for a text without unsafe words.
+    """What the score is made of → array of rows times two, both zero for a text without unsafe words.
 
-    log(1 + unsafe words per 1,000 words), log(1 + different unsafe words), log(1 + context words per 1,000 words).
+    log(1 + unsafe words per 1,000 words), log(1 + context words per 1,000 words).
     """
-    features = np.zeros((len(unsafe), 3))
+    features = np.zeros((len(unsafe), 2))
     rows = np.flatnonzero(unsafe)
     series = pl.Series(pl.from_arrow(texts)).cast(pl.String).gather(rows)
-    found = series.str.to_lowercase().str.extract_all(_pattern("unsafe_words.txt"))
     context = series.str.count_matches(_pattern("safe_context_words.txt")).to_numpy()
     features[rows, 0] = np.log1p(1000 * ratio(unsafe[rows], num_words[rows]))
-    features[rows, 1] = np.log1p(found.list.n_unique().to_numpy())
-    features[rows, 2] = np.log1p(1000 * ratio(context, num_words[rows]))
+    features[rows, 1] = np.log1p(1000 * ratio(context, num_words[rows]))
     return features
 
 
 @functools.cache
-def score_weights() -> tuple[float, float, float, float]:
-    """Weights of the three features, and the intercept."""
+def score_weights() -> tuple[float, float, float]:
+    """Weights of the two features, and the intercept."""
     weights = json.loads(_data("safety_score.json"))["weights"]
-    return weights["unsafe_density"], weights["different_words"], weights["context_density"], weights["intercept"]
+    return weights["unsafe_density"], weights["context_density"], weights["intercept"]
 
 
 def logistic_scores(features: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -25,6 +25,8 @@ def redacted(text: str) -> str:
         ("The host 8.8.8.8 answers, 192.168.1.1 is private.", "The host <ip> answers, 192.168.1.1 is private."),
         ("IPv6 2606:4700:4700:0:0:0:0:1111 too, not ::1.", "IPv6 <ip> too, not ::1."),
         ("IPv6 2620:fe::fe or 2001:db8::1.", "IPv6 <ip> or 2001:db8::1."),
+        ("5.2.1.4. A heading; novas==3.1.1.3; 93.184.216.34", "5.2.1.4. A heading; novas==3.1.1.3; <ip>"),
+        ("nets 93.184.216.0/24, 2606:2800::/32", "nets 93.184.216.0/24, 2606:2800::/32"),
         ("See Section 9.1.5.3 and version 8.1.2.3.", "See Section 9.1.5.3 and version 8.1.2.3."),
         ("@decorator, a@b, 2024-01-15 10:20:30, 3.14159265", "@decorator, a@b, 2024-01-15 10:20:30, 3.14159265"),
         ("std::vector<a::b::c> x[1:2:3], 256.1.1.1", "std::vector<a::b::c> x[1:2:3], 256.1.1.1"),

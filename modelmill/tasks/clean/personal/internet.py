@@ -38,13 +38,23 @@ _NUMBERING = re.compile(
     r"(?:\bv|section|sections|sec\.|version|versions|firmware|driver|build|chapter|release|figure|table|appendix"
     r"|§|章|节|節|版本|版)[\s:]*$"
 )
-_IPV4 = re.compile(rb"(?<![\w\x81.\-/])(?:\d{1,3}\.){3}\d{1,3}(?![\w\x81\-]|\.\d)")
+# Nor is a network (10.0.0.0/8), a name for reverse look-ups or a pinned version (==1.2.3.4) one host.
+_IPV4 = re.compile(rb"(?<![\w\x81.\-/])(?<!==)(?:\d{1,3}\.){3}\d{1,3}(?![\w\x81\-]|\.[a-z\d]|/\d)")
+# Four small numbers are a section or a version more often than a host.
+_SMALL = 32
+_HOST_WORDS = re.compile(
+    r"\b(?:ip|hosts?|servers?|addr|address|addresses|dns|ping|resolvers?|nameserver)\b|地址|服务器|主机"
+)
 
 
 def ip_addresses(place: Place) -> Iterator[Found]:
     """Public IPv4 addresses; those of private, loopback and documentation networks (RFC 5737) stay."""
     for match in place.matches(_IPV4):
-        if _is_public(match.group()) and not _NUMBERING.search(place.before(match.start(), 12)):
+        if not _is_public(match.group()) or _NUMBERING.search(place.before(match.start(), 12)):
+            continue
+        small = all(int(number) < _SMALL for number in match.group().split(b"."))
+        heading = place.before(match.start(), 1) in ("", "\n") and place.view[match.end() : match.end() + 2] == b". "
+        if not small or (not heading and _HOST_WORDS.search(place.before(match.start()))):
             yield Found("ip", match.start(), match.end())
 
 
@@ -55,7 +65,7 @@ def ipv6_addresses(place: Place) -> Iterator[Found]:
         text += b"::"
     edges = place.view[place.begin - 1 : place.begin] + place.view[place.end : place.end + 1]
     # C++ scopes and times look like IPv6; global unicast addresses begin with 2 or 3 and four digits.
-    if re.match(rb"[23][0-9A-Fa-f]{3}:", text) and not re.search(rb"[\w\x81.]", edges) and _is_public(text):
+    if re.match(rb"[23][0-9A-Fa-f]{3}:", text) and not re.search(rb"[\w\x81./]", edges) and _is_public(text):
         yield Found("ip", place.begin, place.begin + len(text))
 
 
