@@ -55,7 +55,7 @@ _NATIONAL = re.compile(
     rb"|(?P<chinese_mobile>1[3-9]\d(?:\d{8}|(?P<c>[ \-])\d{4}(?P=c)\d{4})))" + _END
 )
 # Any row of digits as people group them, for after a word such as `Tel.`
-_AFTER_WORD = re.compile(rb"(?<![\w\x81])\(?\d{1,14}" + _GROUPS + _END)
+_AFTER_WORD = re.compile(rb"(?<![\w\x81#$])\(?\d{1,14}" + _GROUPS + _END)
 _WORDS = re.compile(
     r"(?:\b(?:tel|tele|telephone|phones?|ph|fax|mob|mobile|cell|call|text|sms|dial|whatsapp|hotline|toll[ \-]free"
     r"|fon|telefon|telefax|handy|mobil|rufnummer|tél|téléphone|teléfono|telefone|telefono|móvil|celular|cellulare|fijo"
@@ -105,13 +105,10 @@ def _planned_end(match: re.Match[bytes]) -> int | None:
         rest = digits_of(re.sub(rb"\(0\)", b"", text))[len(code) :]
         if len(rest) <= most:
             enough = len(rest) >= fewest and len(rest) + len(code) >= 8 and len(set(rest)) > 1
-            return match.start() + len(match["prefix"]) + len(text) if enough and _is_assigned(code, rest) else None
+            enough = enough and (code != "1" or _is_american(rest))
+            return match.start() + len(match["prefix"]) + len(text) if enough else None
         text = _LAST_GROUP.sub(b"", text)
     return None
-
-
-def _is_assigned(code: str, rest: str) -> bool:
-    return code != "1" or _is_american(rest)
 
 
 def _is_american(digits: str) -> bool:
@@ -125,7 +122,7 @@ def _national(place: Place, begin: int) -> tuple[int, int] | None:
         if match.start() >= place.end:
             return None
         digits = digits_of(match.group())
-        if match["america"] and not (_is_american(digits[-10:]) or digits.startswith("400")):
+        if match["america"] and not _is_american(digits[-10:]):
             continue
         # Eleven digits alone are a mobile number among Chinese, or after a word; elsewhere they count something.
         bare = match["chinese_mobile"] and len(match.group()) == 11
