@@ -14,7 +14,7 @@ _HOST = re.compile(
 # `logo@2x.png` is a picture, `getty@tty1.service` a unit of systemd; the names of RFC 2606 and 6761 are examples.
 _NOT_MAIL = re.compile(
     rb"(?i)(?:^|[.@])(?:example|example\.(?:com|org|net|edu)|test|invalid|localhost|local"
-    rb"|png|jpe?g|gif|svg|webp|avif|ico|css|js|html?|php|py"
+    rb"|png|jpe?g|gif|svg|webp|avif|ico|css|js|html?|php"
     rb"|service|socket|timer|target|mount|device)$"
 )
 

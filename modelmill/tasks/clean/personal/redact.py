@@ -1,7 +1,7 @@
 """Texts → texts with personal data and keys replaced by placeholders, and how many of each kind in each text."""
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import polars as pl
@@ -54,20 +54,20 @@ def redact(texts: pa.ChunkedArray | pa.Array, config: PersonalData) -> tuple[pa.
     series = pl.Series(pl.from_arrow(texts)).cast(pl.String)
     counts = np.zeros((len(KINDS), len(series)), np.int32)
     rows, replaced = [], []
-    for row, text, begin, found in found_in(texts):
-        chosen = [one for one in found if one.kind in wanted]
-        for one in chosen:
+    for row, text, begin, found in found_in(texts, wanted):
+        for one in found:
             counts[_RANK[one.kind], row] += 1
-        if chosen:
-            rows.append(row)
-            replaced.append(_replaced(text, begin, chosen))
+        rows.append(row)
+        replaced.append(_replaced(text, begin, found))
     if rows:
         series = series.clone().scatter(rows, replaced)
     return series.to_arrow(), counts_array(counts)
 
 
-def found_in(texts: pa.ChunkedArray | pa.Array) -> Iterator[tuple[int, str, int, list[Found]]]:
-    """Each text in which something was found: its row, the text, where it begins in the view, what was found in order.
+def found_in(
+    texts: pa.ChunkedArray | pa.Array, kinds: Collection[str] = KINDS
+) -> Iterator[tuple[int, str, int, list[Found]]]:
+    """Each text in which one of the kinds was found: its row, the text, where it begins in the view, what was found in order.
 
     Nothing overlaps: of two kinds at one place, the one that comes first in `KINDS` is taken.
     """
@@ -78,7 +78,8 @@ def found_in(texts: pa.ChunkedArray | pa.Array) -> Iterator[tuple[int, str, int,
     selected = array.take(pa.array(rows[first])).to_pylist()
     for text, begin, end in zip(selected, first, np.append(first, len(rows))[1:], strict=True):
         row = int(rows[begin])
-        found = _without_overlaps(_checked(spans, text, row, range(begin, end)))
+        checked = _checked(spans, text, row, range(begin, end))
+        found = _without_overlaps(one for one in checked if one.kind in kinds)
         if found:
             yield row, text, int(spans.starts[row]), found
 
@@ -91,7 +92,7 @@ def _checked(spans: Candidates, text: str, row: int, numbers: range) -> Iterator
             yield from check(place)
 
 
-def _without_overlaps(found: Iterator[Found]) -> list[Found]:
+def _without_overlaps(found: Iterable[Found]) -> list[Found]:
     taken: list[Found] = []
     for one in sorted(found, key=lambda one: (_RANK[one.kind], one.begin, -one.end)):
         at = bisect.bisect(taken, one.begin, key=lambda other: other.begin)
