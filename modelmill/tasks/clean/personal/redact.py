@@ -67,7 +67,7 @@ def redact(texts: pa.ChunkedArray | pa.Array, config: PersonalData) -> tuple[pa.
 def found_in(
     texts: pa.ChunkedArray | pa.Array, kinds: Collection[str] = KINDS
 ) -> Iterator[tuple[int, str, int, list[Found]]]:
-    """Each text in which one of the kinds was found: its row, the text, where it begins in the view, what was found in order.
+    """Each text in which one of the kinds was found: its row, the text, where it begins in the view, what was found.
 
     Nothing overlaps: of two kinds at one place, the one that comes first in `KINDS` is taken.
     """
