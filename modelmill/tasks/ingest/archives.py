@@ -1,29 +1,41 @@
-"""WARC, WET and ARC archives, whole or damaged → captures: what was stored of each page, and what could not be read."""
+"""WARC, WET and ARC archives, whole or damaged → captures: what was stored of each page, and what could not be read.
 
-import gzip
+fastwarc reads as far as it can. It says nothing of a file that is cut off, nor of a length that swallows what follows,
+so each capture waits until the next record has begun where it should; from the last one before damage or the end, the
+slower reading of `salvage` goes on, which tells what is whole.
+"""
+
 import io
-import zlib
+import itertools
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import fsspec
 from fastwarc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.ingest.salvage import pieces
+from modelmill.tasks.ingest.framing import ARC, MAX_HEADER, WARC, Gap, Piece
+from modelmill.tasks.ingest.http_message import http_message, media_type
+from modelmill.tasks.ingest.salvage import GZIP_MAGIC, panics_as_errors, readable_start, salvaged
 from modelmill.tasks.ingest.schema import iso_date
 
 _PAGES = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
-_ARC_MAGIC = b"filedesc://"
-_ARC_FIELDS = 5  # version 1: URL, IP address, date, content type, length; version 2 puts five more before the length
-_MAX_HEADER_BYTES = 64 * 1024
+_SNIFFED_BYTES = 32 << 10
+_LENGTH = re.compile(rb"(?i)(\ncontent-length:)[^\n]*?(\r?\n)")
+_HTML_START = re.compile(
+    rb"(?i)\s*(?:<\?xml[^>]{0,200}>\s*)?(?:<!--.{0,500}?-->\s*)?<(?:!doctype html|html)[\s>]", re.DOTALL
+)
 
 
 @dataclass
 class Capture:
-    """One stored answer. `body` holds at most the limit that the reader was given, plus one byte."""
+    """One stored answer. `body` holds at most the limit that the reader was given, plus one byte.
+
+    `offset` is where its record begins in the file, or the compressed member that the record begins in.
+    """
 
     url: str
     date: str
@@ -34,13 +46,15 @@ class Capture:
     last_modified: str
     body: bytes = field(repr=False)
     truncated: bool = False
+    offset: int = 0
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A part of an archive that could not be read."""
+    """A record, or a stretch between two, that could not be read; `url` where its header was still readable."""
 
     detail: str
+    url: str = ""
 
 
 def open_address(address: str) -> AbstractContextManager[BinaryIO]:
@@ -61,165 +75,154 @@ def open_address(address: str) -> AbstractContextManager[BinaryIO]:
 
 
 def captures(address: str, limit: int) -> Iterator[Capture | Damage]:
-    """The pages of an archive in order.
+    """The pages of an archive in order, and every stretch that holds no readable record, once.
 
-    What is unreadable is reported as damage; reading goes on behind it where the format allows that (a gzip
-    member or a WARC header further on).
+    Plain, gzip, zstd (with or without a dictionary in front) and LZ4 files are told apart by their first bytes.
     """
     with open_address(address) as stream:
-        head = stream.read(512)
-    if not head:
-        yield Damage("the file is empty")
-    elif _is_arc(head):
-        yield from _arc_captures(address, limit)
-    else:
-        yield from _warc_captures(address, limit)
+        head = stream.read(_SNIFFED_BYTES)
+        stream.seek(0)
+        if not head:
+            yield Damage("the file is empty")
+        elif _is_arc(head):
+            yield from _salvaged_captures(salvaged(stream, 0, ARC), limit, 0)
+        else:
+            yield from _warc_captures(stream, limit)
 
 
-def _warc_captures(address: str, limit: int) -> Iterator[Capture | Damage]:
-    """Counts records read before damage, so that the second, slower reading knows where to go on."""
-    num_read = 0
+@dataclass
+class _Progress:
+    """How far fastwarc came: records given, and the last one of a known id with its offset."""
+
+    num_given: int = 0
+    index: int = 0
+    offset: int = 0
+    record_id: str = ""
+
+
+def _warc_captures(stream: BinaryIO, limit: int) -> Iterator[Capture | Damage]:
+    progress = _Progress()
+    held: Capture | None = None
     try:
-        with open_address(address) as stream:
-            for record in ArchiveIterator(stream, parse_http=False):
-                capture = _capture(record, limit) if record.record_type & _PAGES else None
-                num_read += 1
-                if capture is not None:
-                    yield capture
-    except (OSError, EOFError) as error:
-        yield Damage(f"after {num_read} records: {error}")
-        yield from _salvaged_captures(address, limit, num_read)
-        return
-    if num_read == 0:
+        for index, record in enumerate(_records(stream)):
+            if held is not None:
+                yield held
+            held, progress.num_given = None, index
+            if record.record_id:
+                progress.index, progress.offset, progress.record_id = index, record.stream_pos, record.record_id
+            if record.record_type & _PAGES:
+                held = _capture(record, limit)
+                held.offset = record.stream_pos
+    except (OSError, EOFError):
+        pass  # told by the reading that goes on from the record that was held
+    items = salvaged(stream, progress.offset, WARC)
+    first = next(items, None)
+    num_done = progress.num_given - progress.index
+    is_found = isinstance(first, Piece) and progress.record_id.encode() in first.header
+    is_damaged = isinstance(first, Gap) and held is not None and (held.offset, held.url) == (first.offset, first.url)
+    if first is not None and (is_found or is_damaged):
+        items = itertools.chain([first], items)
+    else:  # several records a member, so that this one has no offset of its own
+        items, num_done = salvaged(stream, 0, WARC), progress.num_given
+    yield from _salvaged_captures(_without(items, num_done), limit, progress.num_given)
+
+
+def _records(stream: BinaryIO) -> Iterator[WarcRecord]:
+    with panics_as_errors():
+        records = ArchiveIterator(stream, parse_http=False)
+    while True:
+        with panics_as_errors():
+            record = next(records, None)
+        if record is None:
+            return
+        yield record
+
+
+def _without(items: Iterator[Piece | Gap], num_done: int) -> Iterator[Piece | Gap]:
+    """What was not given before, when the reading had to begin further in front."""
+    for item in items:
+        if num_done > 0 and (isinstance(item, Piece) or item.url):
+            num_done -= 1
+        else:
+            yield item
+
+
+def _salvaged_captures(items: Iterator[Piece | Gap], limit: int, num_met: int) -> Iterator[Capture | Damage]:
+    """`num_met` records and gaps went before; it makes the details of damage distinct."""
+    for item in items:
+        place = f"after {num_met} records, at byte {item.offset}"
+        num_met += 1
+        if isinstance(item, Gap):
+            yield Damage(f"{place}: {item.reason}", item.url)
+            continue
+        try:
+            capture = _piece_capture(item, limit) if item.header.startswith(b"WARC/") else _arc_capture(item, limit)
+        except (OSError, ValueError) as error:
+            yield Damage(f"{place}: {error}", item.url)
+            continue
+        if capture is not None:
+            yield capture
+    if num_met == 0:
         yield Damage("the file holds no WARC record")
 
 
-def _salvaged_captures(address: str, limit: int, num_read: int) -> Iterator[Capture | Damage]:
-    index = 0
-    with open_address(address) as stream:
-        for piece in pieces(stream):
-            try:
-                for record in ArchiveIterator(io.BytesIO(piece), parse_http=False):
-                    capture = _capture(record, limit) if record.record_type & _PAGES else None
-                    index += 1
-                    if capture is not None and index > num_read:
-                        yield capture
-            except (OSError, EOFError):
-                continue  # the damage that was reported before
+def _piece_capture(piece: Piece, limit: int) -> Capture | None:
+    length = b"%d" % len(piece.block)
+    header = _LENGTH.sub(lambda match: match[1] + b" " + length + match[2], piece.header)
+    for record in _records(io.BytesIO(header + piece.block + b"\r\n\r\n")):
+        if not record.record_type & _PAGES:
+            return None
+        capture = _capture(record, limit)
+        capture.offset = piece.offset
+        return capture
+    raise OSError("no WARC record")
 
 
-def _capture(record: WarcRecord, limit: int) -> Capture | None:
-    is_http = "application/http" in (record.headers.get("Content-Type") or "")
+def _capture(record: WarcRecord, limit: int) -> Capture:
+    content_type = record.headers.get("Content-Type") or ""
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
-    # A record whose own headers are cut off has no length.
-    truncated = record.headers.get("WARC-Truncated") is not None or record.headers.get("Content-Length") is None
+    truncated = record.headers.get("WARC-Truncated") is not None
     date = iso_date(record.record_date) if record.record_date else ""
-    if not is_http:
-        media_type, charset = _media_type(record.headers.get("Content-Type") or "")
-        length, body = record.content_length, record.reader.read(limit + 1)
-        return Capture(url, date, None, media_type, charset, "", "", body, truncated or _is_short(body, length, limit))
     length = record.content_length
-    block = record.reader.read(min(length, limit + 1 + _MAX_HEADER_BYTES))
-    capture = http_capture(url, date, block, limit)
-    capture.truncated = truncated or len(block) < min(length, limit + 1)
+    if "application/http" not in content_type:
+        body = record.reader.read(limit + 1)
+        return Capture(url, date, None, *media_type(content_type), "", "", body, truncated)
+    block = record.reader.read(min(length, limit + 1 + MAX_HEADER))
+    identified = record.headers.get("WARC-Identified-Payload-Type") or ""
+    capture = http_capture(url, date, block, limit, identified, is_whole=len(block) == length)
+    capture.truncated = capture.truncated or truncated
     return capture
 
 
-def _is_short(body: bytes, length: int, limit: int) -> bool:
-    return len(body) < min(length, limit + 1)
-
-
-def http_capture(url: str, date: str, block: bytes, limit: int) -> Capture:
-    """Split stored HTTP bytes into headers and body; lines may end in CRLF or LF, chunks are joined."""
-    head, body = _split_head(block)
-    status_line, *lines = head.decode("latin-1").replace("\r\n", "\n").split("\n")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if colon:
-            headers.setdefault(name.strip().lower(), value.strip())
-    if "chunked" in headers.get("transfer-encoding", "").lower():
-        body = _joined_chunks(body)
-    media_type, charset = _media_type(headers.get("content-type", ""))
-    parts = status_line.split(" ", 2)
-    status = int(parts[1]) if len(parts) > 1 and parts[1].isdecimal() else None
-    encoding, last_modified = headers.get("content-encoding", ""), headers.get("last-modified", "")
-    return Capture(url, date, status, media_type, charset, encoding, last_modified, body[: limit + 1])
-
-
-def _split_head(block: bytes) -> tuple[bytes, bytes]:
-    ends = [(at, len(mark)) for mark in (b"\r\n\r\n", b"\n\n") if (at := block.find(mark, 0, _MAX_HEADER_BYTES)) >= 0]
-    if not ends:
-        return block[:_MAX_HEADER_BYTES], b""
-    at, size = min(ends)
-    return block[:at], block[at + size :]
-
-
-def _joined_chunks(body: bytes) -> bytes:
-    """Undo chunked transfer encoding; bytes that are not in chunks (archivers often undo it) stay as they are."""
-    parts, position = [], 0
-    while True:
-        line_end = body.find(b"\r\n", position, position + 64)
-        size_text = body[position:line_end].partition(b";")[0].strip() if line_end >= 0 else b""
-        try:
-            size = int(size_text, 16)
-        except ValueError:
-            return b"".join(parts) if parts else body
-        if size == 0:
-            return b"".join(parts)
-        parts.append(body[line_end + 2 : line_end + 2 + size])
-        position = line_end + 2 + size + 2
-
-
-def _media_type(content_type: str) -> tuple[str, str | None]:
-    media_type, *parameters = content_type.split(";")
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return media_type.strip().lower(), value.strip().strip("\"'") or None
-    return media_type.strip().lower(), None
+def http_capture(url: str, date: str, block: bytes, limit: int, identified: str = "", is_whole: bool = True) -> Capture:
+    """A capture of stored HTTP bytes; a page that names no type has the one that the archiver identified, or is HTML
+    if it begins like that."""
+    message = http_message(block)
+    kind, charset = media_type(message.headers.get("content-type", "") or identified)
+    if not kind and _HTML_START.match(message.body[:1024]):
+        kind = "text/html"
+    encoding, modified = message.headers.get("content-encoding", ""), message.headers.get("last-modified", "")
+    truncated = message.truncated and is_whole
+    return Capture(url, date, message.status, kind, charset, encoding, modified, message.body[: limit + 1], truncated)
 
 
 def _is_arc(head: bytes) -> bool:
-    if head.startswith(b"\x1f\x8b"):
-        try:
-            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, len(_ARC_MAGIC))
-        except zlib.error:
-            return False
-    return head.startswith(_ARC_MAGIC)
+    """Whether the first header that is readable in the first bytes of a file is one of an ARC file."""
+    texts = [head, *(readable_start(head[found.start() :]) for found in re.finditer(re.escape(GZIP_MAGIC), head))]
+    for text in map(bytearray, texts):
+        arc, warc = ARC.next_start(text, 0), WARC.next_start(text, 0)
+        if arc is not None or warc is not None:
+            return arc is not None and (warc is None or arc < warc)
+    return False
 
 
-def _arc_captures(address: str, limit: int) -> Iterator[Capture | Damage]:
-    """ARC, the format before WARC: a line with URL, address, date, type and length, then that many bytes."""
-    num_read = 0
-    try:
-        with open_address(address) as raw:
-            is_compressed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            stream: Any = gzip.GzipFile(fileobj=raw) if is_compressed else raw
-            while line := stream.readline(_MAX_HEADER_BYTES):
-                if not line.strip():
-                    continue
-                fields = line.decode("latin-1").split()
-                if len(fields) < _ARC_FIELDS or not fields[-1].isdecimal():
-                    raise OSError(f"expected an ARC record header, found {line[:60]!r}")
-                capture = _arc_capture(stream, fields, limit)
-                num_read += 1
-                if not line.startswith(_ARC_MAGIC) and fields[0].startswith(("http://", "https://")):
-                    yield capture
-    except (OSError, EOFError, zlib.error) as error:
-        yield Damage(f"after {num_read} records: {error}")
-
-
-def _arc_capture(stream: BinaryIO, fields: list[str], limit: int) -> Capture:
-    length = int(fields[-1])
-    kept = min(length, limit + 1 + _MAX_HEADER_BYTES)
-    block = stream.read(kept)
-    left = length - kept
-    while left > 0 and (skipped := stream.read(min(left, 1 << 20))):
-        left -= len(skipped)
+def _arc_capture(piece: Piece, limit: int) -> Capture | None:
+    """A page of an ARC file, the format before WARC; None for what is no page (version block, name look-ups)."""
+    if not piece.url.startswith(("http://", "https://")):
+        return None
+    fields = piece.header.decode("latin-1").split(" ")
     stamp = fields[2].ljust(14, "0")
     date = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}T{stamp[8:10]}:{stamp[10:12]}:{stamp[12:14]}Z"
-    capture = http_capture(fields[0], date, block, limit)
-    capture.truncated = len(block) < kept
+    capture = http_capture(piece.url, date, piece.block, limit, fields[3])
+    capture.offset = piece.offset
     return capture

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable
 
 import brotli
+import pyarrow as pa
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
 _MAX_ENCODINGS = 3  # more than one is rare, more than three only occurs in attacks
@@ -99,9 +100,20 @@ def _unbrotli(body: bytes, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def _unzstd(body: bytes, limit: int) -> bytes:
+    try:
+        output = pa.CompressedInputStream(pa.BufferReader(body), "zstd").read(limit + 1)
+    except OSError as error:
+        raise RejectedError("undecodable", str(error)) from error
+    if len(output) > limit:
+        raise RejectedError("too_large", f"more than {limit} bytes after decompression")
+    return output
+
+
 _DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
     "gzip": _gunzip,
     "x-gzip": _gunzip,
     "deflate": _inflate,
     "br": _unbrotli,
+    "zstd": _unzstd,
 }

@@ -154,7 +154,7 @@ def archive_rows(
     dropped: list[tuple[str, str, str]] = []
     for capture in captures(address, config.limits.page_bytes):
         if isinstance(capture, Damage):
-            dropped.append((row_id(address, capture.detail), address, "damaged_archive"))
+            dropped.append((row_id(address, capture.detail), capture.url or address, "damaged_archive"))
             continue
         identifier = row_id(capture.url, capture.date)
         try:

@@ -48,22 +48,24 @@ def _read_archives(reading: Reading, source: Any, files: list[SourceFile]) -> No
     for file in files:
         for capture in captures(file.address, reading.config.limits.page_bytes):
             if isinstance(capture, Damage):
-                reading.drop(row_id(file.name, capture.detail), file.name, "damaged_archive", capture.detail)
+                _drop_damage(reading, file, capture)
                 continue
             identifier = row_id(capture.url) if is_crawl else row_id(capture.url, capture.date)
             if problem := unusable(capture, source.content_types):
-                reading.drop(identifier, capture.url, *problem)
+                reading.drop(identifier, capture.url, *problem, _place(file, capture))
                 continue
             row = {"id": identifier, "url": capture.url, "date": page_date(capture.last_modified, capture.date)}
-            _add_capture(reading, row, capture)
+            reading.add(row, lambda capture=capture: reading.captured(capture), _place(file, capture))
 
 
-def _add_capture(reading: Reading, row: dict[str, str], capture: Capture) -> None:
-    def page() -> tuple[str, str]:
-        found = reading.extractor.capture(capture)
-        return found.title, found.text
+def _place(file: SourceFile, capture: Capture) -> str:
+    return f"{file.name} at byte {capture.offset}"
 
-    reading.add(row, page)
+
+def _drop_damage(reading: Reading, file: SourceFile, damage: Damage) -> None:
+    """A record whose page is known is dropped under its URL, other damage under the file's name."""
+    detail = f"{file.name}: {damage.detail}"
+    reading.drop(row_id(file.name, damage.detail), damage.url or file.name, "damaged_archive", detail)
 
 
 def _read_wet(reading: Reading, source: WetSource, files: list[SourceFile]) -> None:
@@ -71,14 +73,18 @@ def _read_wet(reading: Reading, source: WetSource, files: list[SourceFile]) -> N
     for file in files:
         for capture in captures(file.address, limits.page_bytes):
             if isinstance(capture, Damage):
-                reading.drop(row_id(file.name, capture.detail), file.name, "damaged_archive", capture.detail)
+                _drop_damage(reading, file, capture)
                 continue
             identifier = row_id(capture.url, capture.date)
             if problem := unusable(capture, ("text/plain",)):
-                reading.drop(identifier, capture.url, *problem)
+                reading.drop(identifier, capture.url, *problem, _place(file, capture))
                 continue
             row = {"id": identifier, "url": capture.url, "date": capture.date}
-            reading.add(row, lambda capture=capture: ("", checked_text(capture_text(capture, limits), limits)))
+            reading.add(
+                row,
+                lambda capture=capture: ("", checked_text(capture_text(capture, limits), limits)),
+                _place(file, capture),
+            )
 
 
 def _read_html(reading: Reading, source: HtmlSource, files: list[SourceFile]) -> None:
