@@ -172,11 +172,29 @@ def _apply_override(settings: dict[str, dict[str, Any]], override: str) -> None:
     *parents, last = key.split(".")
     place: Any = settings[stage_id]
     for part in parents:
-        if not isinstance(place.get(part, {}), dict):
-            raise RecipeError(f"--set {override}: {part} is {place[part]!r}, not a group of keys")
-        place[part] = dict(place.get(part) or {})
-        place = place[part]
+        place = _own_group(place, part, override)
+    if not isinstance(place, dict):
+        raise RecipeError(f"--set {override}: {key.rpartition('.')[0]} is a list; name an entry of it, then a key")
     place[last] = YAML(typ="safe", pure=True).load(text)
+
+
+def _own_group(place: dict[str, Any] | list[Any], part: str, override: str) -> dict[str, Any] | list[Any]:
+    """The group of keys or the list at `part` of `place`, as a copy put in its place; an entry of a list goes by its
+    `name`."""
+    if isinstance(place, list):
+        names = [entry.get("name") if isinstance(entry, dict) else None for entry in place]
+        if part not in names:
+            known = [name for name in names if isinstance(name, str)]
+            raise RecipeError(f"--set {override}: the list has no entry named {part!r}{_did_you_mean(part, known)}")
+        index = names.index(part)
+        place[index] = dict(place[index])
+        return place[index]
+    found = place.get(part)
+    if not isinstance(found, dict | list | None):
+        raise RecipeError(f"--set {override}: {part} is {found!r}, not a group of keys")
+    copy: dict[str, Any] | list[Any] = list(found) if isinstance(found, list) else dict(found or {})
+    place[part] = copy
+    return copy
 
 
 def _checked(model: type[Any], values: dict[str, Any], where: str) -> Any:

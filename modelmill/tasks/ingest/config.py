@@ -9,9 +9,12 @@ from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import file_digest
 from modelmill.tasks.ingest.documentation.catalog import STANDARD_LIBRARY, package_version
 from modelmill.tasks.ingest.files import expand, is_remote
+from modelmill.tasks.ingest.folder_site import FolderSite, site_digest
+from modelmill.tasks.ingest.remote import Download
 from modelmill.tasks.stage import StageConfig
 
 DocumentationPackages = tuple[str, ...]
+COMMON_CRAWL = "https://data.commoncrawl.org/"
 _SCIENTIFIC_PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "sklearn", "sympy")
 
 
@@ -107,6 +110,27 @@ class DocumentationSource(CrawlRules):
     )
 
 
+class FoldersSource(CrawlRules):
+    """Folders of HTML on this machine, such as documentation packages: served on loopback and crawled like the web."""
+
+    kind: Literal["folders"]
+    sites: tuple[FolderSite, ...] = Field(min_length=1)
+    exclude: tuple[str, ...] = ()
+    """Regular expressions; a URL in which one is found is not fetched."""
+    depth: int = 8
+    politeness: Politeness = Field(
+        default=Politeness(requests_per_second=10_000, connections_per_host=4, backoff_seconds=0.1),
+        json_schema_extra={"placement": True},
+    )
+
+    @field_validator("sites")
+    @classmethod
+    def _hosts_are_unique(cls, sites: tuple[FolderSite, ...]) -> tuple[FolderSite, ...]:
+        if repeated := sorted({site.host for site in sites if [other.host for other in sites].count(site.host) > 1}):
+            raise ValueError(f"two sites have the host {', '.join(repeated)}: give each folder a host of its own")
+        return sites
+
+
 class FileSource(Source):
     """A source of files. `paths` are placement: the files' names and contents enter the key instead."""
 
@@ -115,8 +139,9 @@ class FileSource(Source):
 
 
 class _ArchiveSource(FileSource):
-    prefix: str = Field(default="https://data.commoncrawl.org/", json_schema_extra={"placement": True})
+    prefix: str = Field(default=COMMON_CRAWL, json_schema_extra={"placement": True})
     """Put before each line of a path list (a `.paths` or `.paths.gz` file, as Common Crawl publishes them)."""
+    download: Download = Field(default=Download(), json_schema_extra={"placement": True})
     max_files: int | None = Field(default=None, ge=1)
     """Take only the first files of the sorted list."""
 
@@ -132,6 +157,27 @@ class WetSource(_ArchiveSource):
     """WARC archives of plain text (`conversion` records), as Common Crawl publishes them."""
 
     kind: Literal["wet"]
+
+
+class CommonCrawlSource(Source):
+    """WARC files of a crawl that Common Crawl published: its list of paths is read, then the files, one at a time."""
+
+    kind: Literal["common_crawl"]
+    crawl: str = Field(pattern=r"^CC-MAIN-\d{4}-\d{2}$")
+    """Name of the crawl, such as CC-MAIN-2025-30 (year and week); https://commoncrawl.org/get-started lists them."""
+    files: int = Field(ge=1)
+    """How many files, in the order of their sorted paths; one has about 1 GB and 30,000 to 40,000 pages."""
+    first_file: int = Field(default=0, ge=0)
+    """How many to leave out before them."""
+    prefix: str = Field(default=COMMON_CRAWL, json_schema_extra={"placement": True})
+    """Where the crawl lies: Common Crawl's server, a mirror, s3://commoncrawl/, or a folder with the same paths."""
+    download: Download = Field(default=Download(), json_schema_extra={"placement": True})
+    content_types: tuple[str, ...] = ("text/html", "application/xhtml+xml")
+
+    @property
+    def path_list(self) -> str:
+        """Address of the list of the crawl's WARC files."""
+        return f"{self.prefix}crawl-data/{self.crawl}/warc.paths.gz"
 
 
 class HtmlSource(FileSource):
@@ -192,8 +238,10 @@ class DatasetSource(Source):
 AnySource = Annotated[
     CrawlSource
     | DocumentationSource
+    | FoldersSource
     | WarcSource
     | WetSource
+    | CommonCrawlSource
     | HtmlSource
     | JsonlSource
     | ParquetSource
@@ -233,7 +281,7 @@ def external_digests(config: Config) -> dict[str, str]:
     """What the stage reads from outside: contents of local files, addresses of remote ones, releases of packages.
 
     Raises:
-        InputError: a local path or glob names no file.
+        InputError: a local path or glob names no file, or a folder that is to be served has no page.
         RecipeError: a package of a documentation source is not installed.
     """
     digests: dict[str, str] = {}
@@ -246,6 +294,8 @@ def external_digests(config: Config) -> dict[str, str]:
 def _source_digests(source: AnySource) -> dict[str, str]:
     if isinstance(source, DocumentationSource):
         return {package: package_version(package) for package in source.packages}
+    if isinstance(source, FoldersSource):
+        return {site.host: site_digest(site) for site in source.sites}
     paths = source.data_files if isinstance(source, DatasetSource) else getattr(source, "paths", ())
     digests = {}
     for file in expand(paths, source.name):

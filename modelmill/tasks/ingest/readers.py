@@ -1,16 +1,19 @@
 """Files of one source → shards of pages and of dropped rows: the function that the stage fans out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from modelmill.tasks.ingest.archives import Capture, Damage, captures, open_address
 from modelmill.tasks.ingest.config import (
     AnySource,
+    CommonCrawlSource,
+    CrawlRules,
     CrawlSource,
     DatasetSource,
     DocumentationSource,
     ExtractionConfig,
+    FoldersSource,
     HtmlSource,
     JsonlSource,
     ParquetSource,
@@ -22,9 +25,11 @@ from modelmill.tasks.ingest.decode import RejectedError, decoded_text
 from modelmill.tasks.ingest.extract import Extractor, capture_text, checked_text, unusable
 from modelmill.tasks.ingest.files import SourceFile
 from modelmill.tasks.ingest.reading import Reading
+from modelmill.tasks.ingest.remote import Download, local_copy
 from modelmill.tasks.ingest.rows import read_dataset, read_jsonl, read_parquet
 from modelmill.tasks.ingest.schema import ShardWriter, page_date, row_id
 
+DOWNLOADS = "downloads"  # of the stage's workspace
 Reader = Callable[[Reading, Any, list[SourceFile]], None]
 
 
@@ -38,24 +43,34 @@ def read_files(
     """
     writer = ShardWriter(folder, prefix, config.shard_pages)
     with Extractor(config.extractor, config.limits) as extractor:
-        _READERS[type(source)](Reading(source.name, config, extractor, writer), source, files)
+        _READERS[type(source)](
+            Reading(source.name, config, extractor, writer, folder.parent / DOWNLOADS), source, files
+        )
     return writer.close()
+
+
+def _captures(reading: Reading, source: Any, files: list[SourceFile]) -> Iterator[tuple[SourceFile, Capture]]:
+    """The captures of archives one after another, remote ones fetched first; damage becomes dropped rows."""
+    for file in files:
+        settings = source.download if isinstance(source, WarcSource | WetSource | CommonCrawlSource) else Download()
+        with local_copy(file.address, reading.downloads, settings) as path:
+            for capture in captures(path, reading.config.limits.page_bytes):
+                if isinstance(capture, Damage):
+                    _drop_damage(reading, file, capture)
+                else:
+                    yield file, capture
 
 
 def _read_archives(reading: Reading, source: Any, files: list[SourceFile]) -> None:
     """A crawl's own archives hold each URL once; in others a page is known by its URL and date."""
-    is_crawl = isinstance(source, CrawlSource | DocumentationSource)
-    for file in files:
-        for capture in captures(file.address, reading.config.limits.page_bytes):
-            if isinstance(capture, Damage):
-                _drop_damage(reading, file, capture)
-                continue
-            identifier = row_id(capture.url) if is_crawl else row_id(capture.url, capture.date)
-            if problem := unusable(capture, source.content_types):
-                reading.drop(identifier, capture.url, *problem, _place(file, capture))
-                continue
-            row = {"id": identifier, "url": capture.url, "date": page_date(capture.last_modified, capture.date)}
-            reading.add(row, lambda capture=capture: reading.captured(capture), _place(file, capture))
+    is_crawl = isinstance(source, CrawlRules)
+    for file, capture in _captures(reading, source, files):
+        identifier = row_id(capture.url) if is_crawl else row_id(capture.url, capture.date)
+        if problem := unusable(capture, source.content_types):
+            reading.drop(identifier, capture.url, *problem, _place(file, capture))
+            continue
+        row = {"id": identifier, "url": capture.url, "date": page_date(capture.last_modified, capture.date)}
+        reading.add(row, lambda capture=capture: reading.captured(capture), _place(file, capture))
 
 
 def _place(file: SourceFile, capture: Capture) -> str:
@@ -70,21 +85,14 @@ def _drop_damage(reading: Reading, file: SourceFile, damage: Damage) -> None:
 
 def _read_wet(reading: Reading, source: WetSource, files: list[SourceFile]) -> None:
     limits = reading.config.limits
-    for file in files:
-        for capture in captures(file.address, limits.page_bytes):
-            if isinstance(capture, Damage):
-                _drop_damage(reading, file, capture)
-                continue
-            identifier = row_id(capture.url, capture.date)
-            if problem := unusable(capture, ("text/plain",)):
-                reading.drop(identifier, capture.url, *problem, _place(file, capture))
-                continue
-            row = {"id": identifier, "url": capture.url, "date": capture.date}
-            reading.add(
-                row,
-                lambda capture=capture: ("", checked_text(capture_text(capture, limits), limits)),
-                _place(file, capture),
-            )
+    for file, capture in _captures(reading, source, files):
+        identifier = row_id(capture.url, capture.date)
+        if problem := unusable(capture, ("text/plain",)):
+            reading.drop(identifier, capture.url, *problem, _place(file, capture))
+            continue
+        row = {"id": identifier, "url": capture.url, "date": capture.date}
+        page = lambda capture=capture: ("", checked_text(capture_text(capture, limits), limits))  # noqa: E731
+        reading.add(row, page, _place(file, capture))
 
 
 def _read_html(reading: Reading, source: HtmlSource, files: list[SourceFile]) -> None:
@@ -112,7 +120,9 @@ def _file_text(reading: Reading, file: SourceFile) -> str:
 _READERS: dict[type, Reader] = {
     CrawlSource: _read_archives,
     DocumentationSource: _read_archives,
+    FoldersSource: _read_archives,
     WarcSource: _read_archives,
+    CommonCrawlSource: _read_archives,
     WetSource: _read_wet,
     HtmlSource: _read_html,
     TextSource: _read_text,

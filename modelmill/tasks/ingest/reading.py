@@ -1,6 +1,7 @@
 """A page of some source, or the reason that it has none → a row of the shard writer."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from modelmill.tasks.ingest.archives import Capture
 from modelmill.tasks.ingest.config import ExtractionConfig
@@ -10,10 +11,13 @@ from modelmill.tasks.ingest.schema import ShardWriter
 
 
 class Reading:
-    """One call's state: limits, the extractor, and the writer that rows go to."""
+    """One call's state: limits, the extractor, the writer that rows go to, and a folder for files from servers."""
 
-    def __init__(self, source: str, config: ExtractionConfig, extractor: Extractor, writer: ShardWriter) -> None:
+    def __init__(
+        self, source: str, config: ExtractionConfig, extractor: Extractor, writer: ShardWriter, downloads: Path
+    ) -> None:
         self.source, self.config, self.extractor, self.writer = source, config, extractor, writer
+        self.downloads = downloads
 
     def add(self, row: dict[str, str], page: Callable[[], tuple[str, str]], place: str = "") -> None:
         """Keep the row with the title and text that `page` returns, or drop it with the reason that it raises.

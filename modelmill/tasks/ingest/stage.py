@@ -15,19 +15,16 @@ from modelmill.tasks.ingest.config import (
     AnySource,
     Config,
     CrawlRules,
-    CrawlSource,
     DatasetSource,
-    DocumentationSource,
     ExtractionConfig,
     HtmlSource,
     TextSource,
 )
 from modelmill.tasks.ingest.crawl import CrawlFolders, crawl
-from modelmill.tasks.ingest.documentation.catalog import SITE_HOST
-from modelmill.tasks.ingest.documentation.site import serving
 from modelmill.tasks.ingest.files import SourceFile
 from modelmill.tasks.ingest.path_lists import source_files
-from modelmill.tasks.ingest.readers import read_files
+from modelmill.tasks.ingest.reached import reached
+from modelmill.tasks.ingest.readers import DOWNLOADS, read_files
 from modelmill.tasks.ingest.schema import DROPPED_SCHEMA, row_id, write_table
 from modelmill.tasks.stage import Call, StageContext, StageResult
 
@@ -65,7 +62,7 @@ def run(context: StageContext) -> StageResult:
             counts[source.name].rows_in += len(refused)
             seconds[f"crawl_seconds/{source.name}"] = time.monotonic() - begun
         else:
-            files = source_files(source)
+            files = source_files(source, context.workspace / DOWNLOADS)
         calls += _calls(source, files, config, context.workspace / "shards", f"{position:02d}-{source.name}")
     begun = time.monotonic()
     results = context.pool.map(read_files, calls, "extract")
@@ -85,14 +82,8 @@ def _crawled(
 ) -> tuple[list[SourceFile], list[dict[str, str]]]:
     """The WARC files of a crawl that hold pages, and the URLs that gave none."""
     folders = CrawlFolders(context.output / "warc", context.workspace / "crawl")
-    page_bytes = config.limits.page_bytes
-    if isinstance(source, DocumentationSource):
-        with serving(source.packages, max(context.pool.num_workers, 1)) as (site, address):
-            on_site = _site_crawl(source, site.hosts, address)
-            reports = crawl(on_site, page_bytes, folders, context.journal)
-    else:
-        assert isinstance(source, CrawlSource)
-        reports = crawl(source, page_bytes, folders, context.journal)
+    with reached(source, max(context.pool.num_workers, 1)) as on_web:
+        reports = crawl(on_web, config.limits.page_bytes, folders, context.journal)
     outcomes = [outcome for report in reports for outcome in report["outcomes"]]
     refused = [
         {
@@ -106,19 +97,6 @@ def _crawled(
         if outcome["reason"]
     ]
     return [SourceFile(report["warc"], str(folders.warc / report["warc"])) for report in reports], refused
-
-
-def _site_crawl(source: DocumentationSource, hosts: list[str], address: str) -> CrawlSource:
-    """The crawl of the built-in site: as any other, told where its hosts listen."""
-    shared = {name: getattr(source, name) for name in CrawlRules.model_fields}
-    return CrawlSource(
-        kind="crawl",
-        start=(f"http://{SITE_HOST}/",),
-        hosts=(SITE_HOST,),
-        allow_hosts=tuple(hosts),
-        connect_to=dict.fromkeys(hosts, address),
-        **shared,
-    )
 
 
 def _calls(source: AnySource, files: list[SourceFile], config: Config, folder: Path, prefix: str) -> list[Call]:

@@ -4,17 +4,14 @@ import contextlib
 import html
 import os
 import queue
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 from modelmill.tasks.ingest.companion import Companion, CompanionError
 from modelmill.tasks.ingest.documentation import render
 from modelmill.tasks.ingest.documentation.catalog import SITE_HOST, package_host, page_urls
+from modelmill.tasks.ingest.loopback import Page, listening
 
 # One date for all pages: what they say changes with a library's release, which is part of the stage's key.
 _LAST_MODIFIED = "Mon, 01 Jan 2024 00:00:00 GMT"
@@ -38,12 +35,12 @@ class DocumentationSite:
         """Every host name that the site answers to."""
         return [SITE_HOST, *(package_host(package) for package in self.packages)]
 
-    def page(self, host: str, path: str) -> tuple[str, str] | None:
-        """Content type and content of a path on a host, or None when there is no such page."""
-        if path == "/robots.txt":
-            return "text/plain; charset=utf-8", _ROBOTS
-        contents = self._contents(host, path)
-        return ("text/html; charset=utf-8", contents) if contents else None
+    def page(self, host: str, path: str) -> Page | None:
+        """What a path on a host shows, or None when there is no such page."""
+        kind, text = ("plain", _ROBOTS) if path == "/robots.txt" else ("html", self._contents(host, path))
+        if not text:
+            return None
+        return Page(text.encode("utf-8", errors="replace"), f"text/{kind}; charset=utf-8", _LAST_MODIFIED)
 
     def close(self) -> None:
         """End the companions, waiting for those that are busy."""
@@ -75,48 +72,11 @@ def serving(packages: tuple[str, ...], num_renderers: int) -> Iterator[tuple[Doc
     """The site while it answers, and the `address:port` where it does."""
     with tempfile.TemporaryDirectory(prefix="modelmill-site-") as home:
         site = DocumentationSite(packages, num_renderers, Path(home))
-        server = _Server(("127.0.0.1", 0), _handler(site))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
         try:
-            yield site, f"127.0.0.1:{server.server_port}"
+            with listening(site.page) as address:
+                yield site, address
         finally:
-            server.shutdown()
-            server.server_close()
             site.close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left is no error of the site's."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-def _handler(site: DocumentationSite) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        server_version = "modelmill-documentation"
-        sys_version = ""
-        disable_nagle_algorithm = True
-
-        def do_GET(self) -> None:
-            page = site.page(self.headers.get("Host", "").partition(":")[0], self.path)
-            content_type, text = page or ("text/plain; charset=utf-8", "no such page\n")
-            body = text.encode("utf-8", errors="replace")
-            self.send_response(200 if page else 404)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Last-Modified", _LAST_MODIFIED)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Requests are recorded by the crawler."""
-
-    return Handler
 
 
 def _index(title: str, links: dict[str, str]) -> str:

@@ -1,0 +1,166 @@
+"""A file on an HTTP(S) server → the same file here, fetched in as many pieces as its server and the network make of it.
+
+A broken connection or a body that is too short goes on by a range request where it broke; `If-Range` makes sure that it
+is still the same file. Servers that ask to slow down (Common Crawl answers 403, 429 and 503) are given time.
+"""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from pydantic import Field
+
+from modelmill.tasks.errors import InputError, ResourceError
+from modelmill.tasks.files import read_json, write_json
+from modelmill.tasks.ingest.schema import row_id
+from modelmill.tasks.stage import StageConfig
+
+_BUSY = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
+_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+
+
+class Download(StageConfig):
+    """How archives are fetched from HTTP(S) servers."""
+
+    attempts: int = Field(default=10, ge=1)
+    """Without a byte of progress between them; then the stage ends, and goes on there when it is run again."""
+    backoff_seconds: float = Field(default=1.0, ge=0)
+    """First wait before another attempt; each later one doubles."""
+    longest_wait_seconds: float = Field(default=120.0, ge=0)
+    """Upper limit of back-off and Retry-After."""
+    connect_seconds: float = Field(default=20.0, gt=0)
+    read_seconds: float = Field(default=60.0, gt=0)
+    """Longest wait for the next bytes."""
+    user_agent: str = "modelmill"
+
+
+class _AgainError(Exception):
+    """Worth another attempt, after `wait` seconds if the server named a time."""
+
+    def __init__(self, problem: str, wait: float = 0.0) -> None:
+        super().__init__(problem)
+        self.wait = wait
+
+
+@contextlib.contextmanager
+def local_copy(address: str, folder: Path, settings: Download) -> Iterator[str]:
+    """Path of the file while it is read; then it is removed, so that a worker holds one at a time.
+
+    What a killed worker left is finished. Addresses that are not HTTP(S) are given back.
+
+    Raises:
+        InputError: there is no such file.
+        ResourceError: the server gave no byte in `attempts` attempts.
+    """
+    if not address.startswith(("http://", "https://")):
+        yield address
+        return
+    path = folder / row_id(address)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fetch(address, path, settings)
+    yield str(path)
+    path.unlink()
+    _tag_path(path).unlink(missing_ok=True)
+
+
+def fetch(address: str, path: Path, settings: Download) -> None:
+    """Fetch a file whole, from where an earlier attempt or run ended. Raises as `local_copy`."""
+    timeout = httpx.Timeout(settings.read_seconds, connect=settings.connect_seconds)
+    headers = {"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
+    failures, furthest = 0, _size(path)
+    with httpx.Client(timeout=timeout, headers=headers, follow_redirects=True) as client:
+        while True:
+            try:
+                _attempt(client, address, path)
+                return
+            except (_AgainError, httpx.TransportError) as error:
+                problem, asked = f"{type(error).__name__.removeprefix('_')}: {error}", getattr(error, "wait", 0.0)
+            failures = 0 if _size(path) > furthest else failures + 1
+            furthest = max(furthest, _size(path))
+            if failures >= settings.attempts:
+                raise ResourceError(
+                    f"{address} gave no byte in {failures} attempts; the last one: {problem}. {_size(path)} bytes are "
+                    "here. Wait, or name a mirror as the source's `prefix`, and run again: it goes on where it ended."
+                )
+            backoff = settings.backoff_seconds * 2.0 ** max(failures - 1, 0)
+            time.sleep(min(max(asked, backoff), settings.longest_wait_seconds))
+
+
+def _attempt(client: httpx.Client, address: str, path: Path) -> None:
+    """One request for what is missing.
+
+    Raises:
+        _AgainError: something is still missing.
+        InputError: the server says that there is no such file.
+    """
+    tag = _tag(path)
+    size = _size(path) if tag else 0
+    # Also for the first byte: the answer then names the size of the file, whatever length its body claims.
+    ranged = {"Range": f"bytes={size}-"} | ({"If-Range": tag} if size else {})
+    with client.stream("GET", address, headers=ranged) as response:
+        if response.status_code in _BUSY:
+            raise _AgainError(f"HTTP status {response.status_code}", _seconds(response.headers.get("retry-after", "")))
+        if response.status_code == 416:
+            _check_end(response, path, size)
+            return
+        if response.status_code not in (200, 206):
+            raise InputError(
+                f"found no file at {address}: HTTP status {response.status_code}. Expected an archive there: correct "
+                "the source's `prefix`, `crawl` or `paths`, and run again."
+            )
+        start, total = _extent(response)
+        if start not in (0, size):
+            raise _AgainError(f"bytes from {start} on where {size} were asked for")
+        write_json(_tag_path(path), {"tag": _validator(response)})
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            for chunk in response.iter_raw():
+                file.write(chunk)
+    if total is not None and _size(path) != total:
+        raise _AgainError(f"{_size(path)} of {total} bytes")
+
+
+def _extent(response: httpx.Response) -> tuple[int, int | None]:
+    """The offset of the first byte that comes, and the size of the whole file where it is named."""
+    if response.status_code == 200:
+        length = response.headers.get("content-length", "")
+        return 0, int(length) if length.isdecimal() else None
+    found = _RANGE.fullmatch(response.headers.get("content-range", "").strip())
+    if found is None or found[1] is None:
+        raise _AgainError("a part of the file without a usable Content-Range")
+    return int(found[1]), int(found[2]) if found[2] != "*" else None
+
+
+def _check_end(response: httpx.Response, path: Path, size: int) -> None:
+    """Nothing lies behind what is here: the file is whole, or another one than before, which is fetched anew."""
+    found = _RANGE.fullmatch(response.headers.get("content-range", "").strip())
+    if found is None or found[2] != str(size):
+        path.unlink(missing_ok=True)
+        raise _AgainError(f"nothing behind byte {size}")
+    path.touch()
+
+
+def _validator(response: httpx.Response) -> str:
+    """What `If-Range` may name (RFC 9110 section 13.1.5): a strong entity tag, else the date of the file."""
+    tag = response.headers.get("etag", "")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("last-modified", "")
+
+
+def _tag_path(path: Path) -> Path:
+    return path.with_suffix(".tag.json")
+
+
+def _tag(path: Path) -> str:
+    return read_json(_tag_path(path))["tag"] if _tag_path(path).exists() else ""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _seconds(retry_after: str) -> float:
+    return float(retry_after) if retry_after.strip().isdecimal() else 0.0
