@@ -82,7 +82,12 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(site: Site, tmp_path: Pat
 def test_what_an_earlier_run_left_is_not_fetched_again(site: Site, tmp_path: Path):
     asked = []
     serve = serving(CONTENT, "break", "503", "503", "503")
-    site.pages = {"/file": lambda handler: (asked.append(handler.headers.get("Range")), serve(handler))}
+
+    def respond(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.headers.get("Range"))
+        serve(handler)
+
+    site.pages = {"/file": respond}
     url = f"http://{site.address}/file"
     with pytest.raises(ResourceError):
         fetch(url, tmp_path / "file", FAST)
