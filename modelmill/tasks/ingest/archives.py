@@ -129,13 +129,7 @@ def _warc_captures(stream: BinaryIO, limit: int) -> Iterator[Capture | Damage]:
 
 def _records(stream: BinaryIO) -> Iterator[WarcRecord]:
     with panics_as_errors():
-        records = ArchiveIterator(stream, parse_http=False)
-    while True:
-        with panics_as_errors():
-            record = next(records, None)
-        if record is None:
-            return
-        yield record
+        yield from ArchiveIterator(stream, parse_http=False)
 
 
 def _without(items: Iterator[Piece | Gap], num_done: int) -> Iterator[Piece | Gap]:
@@ -208,8 +202,8 @@ def http_capture(url: str, date: str, block: bytes, limit: int, identified: str 
 
 def _is_arc(head: bytes) -> bool:
     """Whether the first header that is readable in the first bytes of a file is one of an ARC file."""
-    texts = [head, *(readable_start(head[found.start() :]) for found in re.finditer(re.escape(GZIP_MAGIC), head))]
-    for text in map(bytearray, texts):
+    members = (readable_start(head[found.start() :]) for found in re.finditer(re.escape(GZIP_MAGIC), head))
+    for text in map(bytearray, itertools.chain([head], members)):
         arc, warc = ARC.next_start(text, 0), WARC.next_start(text, 0)
         if arc is not None or warc is not None:
             return arc is not None and (warc is None or arc < warc)
