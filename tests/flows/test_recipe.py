@@ -73,3 +73,17 @@ def test_a_stage_may_repeat_under_ids_of_its_own_and_takes_the_latest_input() ->
 def test_an_override_that_fits_nothing_is_refused(override: str) -> None:
     with pytest.raises(RecipeError):
         load_recipe("demo", [override])
+
+
+def test_an_entry_of_a_list_is_set_by_its_name() -> None:
+    before = load_recipe("common-crawl")
+    line = load_recipe("common-crawl", ["ingest.sources.cc.files=7", "ingest.sources.cc.crawl=CC-MAIN-2024-10"])
+    (source,) = line.nodes[0].config.sources
+    assert (source.files, source.crawl, source.prefix) == (7, "CC-MAIN-2024-10", "https://data.commoncrawl.org/")
+    moved = load_recipe("common-crawl", ["ingest.sources.cc.prefix=/mirror/"])
+    keys = [value_digest(identity_config(each.nodes[0].config)) for each in (before, moved, line)]
+    assert keys[0] == keys[1] != keys[2]
+    with pytest.raises(RecipeError, match="no entry named 'c'; did you mean 'cc'"):
+        load_recipe("common-crawl", ["ingest.sources.c.files=7"])
+    with pytest.raises(RecipeError, match="is a list; name an entry of it"):
+        load_recipe("common-crawl", ["ingest.sources.files=7"])

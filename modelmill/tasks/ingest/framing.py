@@ -101,6 +101,11 @@ class Framer:
         self._origins: list[tuple[int, int]] = []  # position in all decompressed bytes, offset in the file
         self._in_gap = False
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether no record was found since the last gap began."""
+        return self._in_gap
+
     def feed(self, offset: int, window: bytes, is_member: bool = False) -> Iterator[Piece | Gap]:
         """Take the next window; `is_member` where it begins a member, which nearly always begins a record."""
         if is_member and self._buffer and self._grammar.start.match(window.lstrip(b"\r\n")):

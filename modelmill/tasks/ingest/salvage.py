@@ -21,6 +21,7 @@ LZ4_MAGIC = b"\x04\x22\x4d\x18"
 _READ = 64 << 10  # members of a web archive are about this long
 _WINDOW = 1 << 20
 _STEP = 64  # compressed bytes at a time, to get as near to damage as possible
+_MAX_LOST = 1 << 30  # bytes of a member without a record, after which it is left: a second or two
 _MAX_DICTIONARY = 16 << 20
 _DAMAGED = (OSError, EOFError, zlib.error)
 
@@ -69,10 +70,13 @@ def _members(
             yield from framer.finish()
             yield from framer.gap(position, "bytes between members that belong to none")
         position = start + 1
-        is_first = True
+        num_lost, is_first = 0, True
         try:
             for window, end in windows(stream, start):
                 yield from framer.feed(start, window, is_first)
+                num_lost = num_lost + len(window) if framer.is_lost else 0
+                if num_lost > _MAX_LOST:
+                    raise EOFError(f"no record in {num_lost} bytes")
                 is_first, position = False, position if end is None else end
             yield from framer.end_member()
         except _DAMAGED as error:
