@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,8 @@ def test_an_override_that_fits_nothing_is_refused(override: str) -> None:
 def test_an_entry_of_a_list_is_set_by_its_name() -> None:
     before = load_recipe("common-crawl")
     line = load_recipe("common-crawl", ["ingest.sources.cc.files=7", "ingest.sources.cc.crawl=CC-MAIN-2024-10"])
-    (source,) = line.nodes[0].config.sources
+    config: Any = line.nodes[0].config
+    (source,) = config.sources
     assert (source.files, source.crawl, source.prefix) == (7, "CC-MAIN-2024-10", "https://data.commoncrawl.org/")
     moved = load_recipe("common-crawl", ["ingest.sources.cc.prefix=/mirror/"])
     keys = [value_digest(identity_config(each.nodes[0].config)) for each in (before, moved, line)]

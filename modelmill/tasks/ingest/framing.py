@@ -75,7 +75,7 @@ WARC = Grammar(
     start=rb"WARC/\d\.\d{1,2}\r?\n(?=[A-Za-z])",
     end=rb"\r\n\r\n|\n\n",
     length=rb"(?i)\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r?\n",
-    url=rb"(?i)\nwarc-target-uri:[ \t]*(\S+)",
+    url=rb"(?i)\nwarc-target-uri:[ \t]*(\S{1,4000})",
     lookahead=64,
     prefix=b"WARC/1.0\r\n",
 )
@@ -84,7 +84,7 @@ ARC = Grammar(
     start=rb"(?<![^\n])[a-z]{2,20}:[^\s]{1,4000} [0-9a-fA-F.:-]{1,45} \d{8,14} [^\n]{1,400}? ?\d{1,15}\r?\n",
     end=rb"\n",
     length=rb" (\d{1,15})\r?\n",
-    url=rb"(\S+)",
+    url=rb"(\S{1,4000})",
     lookahead=5_000,
     prefix=b"http",
 )

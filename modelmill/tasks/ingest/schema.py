@@ -22,8 +22,11 @@ def row_id(*parts: str) -> str:
 
 
 def iso_date(moment: datetime) -> str:
-    """ISO 8601 in UTC, to the second."""
-    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    """ISO 8601 in UTC, to the second; empty for the moments at both ends of the calendar that UTC cannot name."""
+    try:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:
+        return ""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -31,10 +34,10 @@ def page_date(last_modified: str, fetched: str) -> str:
     """When a page was last changed, if its server says so and the claim is possible; otherwise when it was fetched."""
     try:
         changed = email.utils.parsedate_to_datetime(last_modified)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return fetched
     date = iso_date(changed)
-    return date if changed.year >= _FIRST_WEB_YEAR and (not fetched or date <= fetched) else fetched
+    return date if date and changed.year >= _FIRST_WEB_YEAR and (not fetched or date <= fetched) else fetched
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from modelmill.tasks.ingest.archives import Capture, Damage, captures
 from modelmill.tasks.ingest.decode import decoded_content
+from modelmill.tasks.ingest.schema import page_date
 from tests.tasks.ingest.archive_files import (
     CONTAINERS,
     INDEXED,
@@ -99,12 +100,7 @@ def test_a_cut_costs_the_record_that_it_goes_through(read, container):
 @pytest.mark.parametrize("damage", ["flip", "zeros", "hole", "garbage in front", "zeros in front", "missing", "half"])
 def test_damage_in_the_middle_costs_its_member_only(read, container, damage):
     content = CONTAINERS[container](RECORDS)
-    magic = content[:3] if container == "gzipped" else content[-300:] and None
-    if container.startswith("zstd"):
-        magic = b"\x28\xb5\x2f\xfd"
-    elif container == "lz4":
-        magic = b"\x04\x22\x4d\x18"
-    assert magic
+    magic = {"gzipped": b"\x1f\x8b\x08", "lz4": b"\x04\x22\x4d\x18"}.get(container, b"\x28\xb5\x2f\xfd")
     starts = [at for at in range(len(content)) if content.startswith(magic, at)][-NUM_PAGES:]
     start, end = starts[2], starts[3]
     member = content[start:end]
@@ -113,7 +109,7 @@ def test_damage_in_the_middle_costs_its_member_only(read, container, damage):
         "flip": member[:middle] + bytes([member[middle] ^ 0xFF]) + member[middle + 1 :],
         "zeros": member[:middle] + bytes(20) + member[middle + 20 :],
         "hole": member[: middle - 10] + member[middle + 10 :],
-        "garbage in front": os.urandom(0) + b"GARBAGE" * 9 + member,
+        "garbage in front": b"GARBAGE" * 9 + member,
         "zeros in front": bytes(512) + member,
         "missing": b"",
         "half": member[:middle],
@@ -165,7 +161,7 @@ def test_broken_headers_cost_their_record(read, container, header):
 
 @pytest.mark.parametrize(
     "content",
-    [b"some text\n" * 50, gzip.compress(b"some text\n" * 50), os.urandom(0), b"\x1f\x8b\x08", b"WARC/1.0\r\n"],
+    [b"some text\n" * 50, gzip.compress(b"some text\n" * 50), b"", b"\x1f\x8b\x08", b"WARC/1.0\r\n"],
 )
 def test_what_is_no_archive_is_one_damage(read, content):
     pages, damages = read(content)
@@ -193,6 +189,27 @@ def test_a_record_beyond_the_limit_is_too_large_and_the_next_one_read(tmp_path, 
     reason, detail = dropped["http://site.test/5"]
     assert reason == "damaged_archive" and "it ends early" in detail
     assert len(dropped) == 2
+
+
+@pytest.mark.parametrize(
+    "date",
+    [b"garbage", b"", b"\xff\xfe", b"9999-12-31T23:59:59-23:00", b"0001-01-01T00:00:00+23:00", b"2024-13-45T99:99Z"],
+)
+def test_impossible_dates_cost_no_page(tmp_path, date):
+    path = tmp_path / "x.warc"
+    path.write_bytes(plain([RECORDS[0].replace(b"2024-01-02T03:04:05Z", date), RECORDS[1]]))
+    assert [item.date for item in captures(str(path), LIMIT) if isinstance(item, Capture)] == [
+        "",
+        "2024-01-02T03:04:05Z",
+    ]
+
+
+@pytest.mark.parametrize(
+    "modified",
+    ["Fri, 31 Dec 9999 23:59:59 -2300", "1 Jan 99999999999999999999 00:00:00", "x" * 1000, "Tue, 99 Foo 2024"],
+)
+def test_impossible_changes_leave_the_date_of_the_fetch(modified):
+    assert page_date(modified, "2024-01-02T03:04:05Z") == "2024-01-02T03:04:05Z"
 
 
 BODY = page(3)
