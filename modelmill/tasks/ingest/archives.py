@@ -120,7 +120,10 @@ def _warc_captures(stream: BinaryIO, limit: int) -> Iterator[Capture | Damage]:
     num_done = progress.num_given - progress.index
     is_found = isinstance(first, Piece) and progress.record_id.encode() in first.header
     is_damaged = isinstance(first, Gap) and held is not None and (held.offset, held.url) == (first.offset, first.url)
-    if first is not None and (is_found or is_damaged):
+    if is_damaged and held is not None and len(held.body) > limit:
+        yield held  # too large for either reading, so not worth more than its beginning
+        progress.num_given += 1
+    elif first is not None and (is_found or is_damaged):
         items = itertools.chain([first], items)
     else:  # several records a member, so that this one has no offset of its own
         items, num_done = salvaged(stream, 0, WARC), progress.num_given

@@ -212,6 +212,15 @@ def test_impossible_changes_leave_the_date_of_the_fetch(modified):
     assert page_date(modified, "2024-01-02T03:04:05Z") == "2024-01-02T03:04:05Z"
 
 
+@pytest.mark.parametrize("container", ["plain", "gzipped"])
+def test_a_last_record_beyond_every_limit_is_a_page_that_is_too_large(tmp_path, container):
+    path = tmp_path / "x.warc.gz"
+    path.write_bytes(CONTAINERS[container]([RECORDS[0], warc_record(1, bytes(20_000_000))]))
+    first, last = captures(str(path), LIMIT)
+    assert isinstance(first, Capture) and first.body == BODIES[0]
+    assert isinstance(last, Capture) and len(last.body) == LIMIT + 1
+
+
 BODY = page(3)
 CHUNKED = b"7\r\n" + BODY[:7] + b"\r\n%X;name=value\r\n" % (len(BODY) - 7) + BODY[7:] + b"\r\n"
 
