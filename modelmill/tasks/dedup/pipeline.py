@@ -198,11 +198,13 @@ def _decide_minhash(job: Job, decisions: Decisions) -> Decisions:
 def write_bands(shard: Shard, output: Path, config: Config, decisions: Decisions, num_partitions: int) -> int:
     """Band hashes of one shard by partition, and beside them what the choice of survivors needs."""
     rest = remaining(shard, decisions, config.lines, exact.KEY_COLUMNS)
-    hashes, rows, start = [], [], 0
+    hashes, rows, lengths, start = [], [], [np.zeros(0, np.int64)], 0
     for piece in slices(rest.table, "text"):
-        of_piece, has_words = band_hashes(characters(piece["text"]), config.minhash)
+        texts = characters(piece["text"])
+        of_piece, has_words = band_hashes(texts, config.minhash)
         hashes.append(of_piece[has_words].ravel())
         rows.append(np.repeat(rest.rows[start : start + piece.num_rows][has_words], config.minhash.bands))
+        lengths.append(texts.lengths)
         start += piece.num_rows
     table = pa.table(
         {
@@ -211,8 +213,8 @@ def write_bands(shard: Shard, output: Path, config: Config, decisions: Decisions
         }
     )
     write_partitions(table, partitions_of(table["hash"].to_numpy(), num_partitions), num_partitions, output)
-    keys = exact.document_keys(rest.table, 0).select(exact.PREFERENCE).add_column(0, "row", pa.array(rest.rows))
-    write_rows(keys, _keys_beside(output))
+    keys = exact.preference_keys(rest.table, np.concatenate(lengths))
+    write_rows(keys.add_column(0, "row", pa.array(rest.rows)), _keys_beside(output))
     return rest.table.num_rows
 
 

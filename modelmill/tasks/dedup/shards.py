@@ -78,9 +78,9 @@ def remaining(shard: Shard, decisions: Decisions, rule: LineRule, columns: list[
     edited = table
     if decisions.frequent_lines or decisions.excess_lines:
         present = np.flatnonzero(reasons == None)  # noqa: E711  # element by element
-        column, emptied = _edited_texts(table.take(pa.array(present)), shard, present, decisions)
-        reasons[present[emptied]] = "lines"
-        edited = _with_texts(table, present, column)
+        rows, column, emptied = _edited_texts(table, shard, present, decisions)
+        reasons[rows[emptied]] = "lines"
+        edited = _with_texts(table, rows, column)
     kept = np.flatnonzero(reasons == None)  # noqa: E711
     gone = np.flatnonzero(reasons != None)  # noqa: E711
     dropped = table.take(pa.array(gone))
@@ -99,36 +99,36 @@ def document_order(table: pa.Table) -> NDArray[np.uint64]:
     return mixed(string_hashes(table["id"], seed=4), string_hashes(table["text"], seed=4))
 
 
-def _with_texts(table: pa.Table, present: NDArray[np.int64], column: pa.Array) -> pa.Table:
-    """The table with new texts in the rows `present`."""
-    position = np.zeros(table.num_rows, np.int64)
-    position[present] = np.arange(len(present))
-    absent = np.ones(table.num_rows, bool)
-    absent[present] = False
-    texts = column.take(pa.array(position, mask=absent)).cast(table.schema.field("text").type)
-    return table.set_column(table.column_names.index("text"), "text", texts)
+def _with_texts(table: pa.Table, rows: NDArray[np.int64], column: pa.Array) -> pa.Table:
+    """The table with new texts in `rows`."""
+    position = np.arange(table.num_rows)
+    position[rows] = table.num_rows + np.arange(len(rows))
+    field = table.schema.field("text")
+    both = pa.concat_arrays([*table["text"].cast(pa.large_string()).chunks, column])
+    texts = both.take(pa.array(position)).cast(field.type)
+    return table.set_column(table.column_names.index("text"), field, texts)
 
 
 def _edited_texts(
     table: pa.Table, shard: Shard, present: NDArray[np.int64], decisions: Decisions
-) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """The texts without the lines to remove, and which of them that leaves empty."""
-    texts = characters(table["text"])
-    lines = text_lines(texts)
-    removed = _excess(lines, shard, present, decisions) | _frequent(lines, table, decisions)
-    edited: Characters = without_lines(texts, lines, removed)
-    return string_array(edited), (edited.lengths == 0) & (texts.lengths > 0)
-
-
-def _excess(lines: Lines, shard: Shard, present: NDArray[np.int64], decisions: Decisions) -> NDArray[np.bool_]:
-    removed = np.zeros(len(lines.hashes), bool)
-    found = rows_between(decisions.excess_lines, shard.first_row, shard.stop)
-    if found is not None and found.num_rows:
-        positions, numbers = found["row"].to_numpy() - shard.first_row, found["line"].to_numpy()
+) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.bool_]]:
+    """Rows that may lose lines, their texts without the lines to remove, and which of them that leaves empty."""
+    single = rows_between(decisions.excess_lines, shard.first_row, shard.stop)
+    positions, numbers = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if single is not None:
+        positions, numbers = single["row"].to_numpy() - shard.first_row, single["line"].to_numpy()
         # A later level may have dropped the row since its lines were counted.
         still = np.isin(positions, present)
-        removed[lines.offsets[np.searchsorted(present, positions[still])] + numbers[still]] = True
-    return removed
+        positions, numbers = positions[still], numbers[still]
+    # What is frequent may be in any text; for single lines only the texts that have one need to be cut.
+    rows = present if decisions.frequent_lines else np.unique(positions)
+    chosen = table.select(["id", "text"]).take(pa.array(rows))
+    texts = characters(chosen["text"])
+    lines = text_lines(texts)
+    removed = _frequent(lines, chosen, decisions)
+    removed[lines.offsets[np.searchsorted(rows, positions)] + numbers] = True
+    edited: Characters = without_lines(texts, lines, removed)
+    return rows, string_array(edited), (edited.lengths == 0) & (texts.lengths > 0)
 
 
 def _frequent(lines: Lines, table: pa.Table, decisions: Decisions) -> NDArray[np.bool_]:
