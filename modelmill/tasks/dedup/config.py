@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from modelmill.tasks.dedup.earlier import earlier_digests
 from modelmill.tasks.stage import StageConfig
 
 
@@ -46,7 +47,16 @@ class Config(StageConfig):
     """Keep one of the documents whose texts agree after NFD, lower case, without punctuation and extra space."""
     lines: LineRule = LineRule()
     minhash: MinHash = MinHash()
+    earlier: tuple[str, ...] = Field(default=(), json_schema_extra={"placement": True})
+    """Artifacts that dedup left of earlier crawls, by digest (in this home) or folder; their digests enter the stage's
+    key. What they have by address, text or MinHash is dropped, from their keys alone: their documents are not read.
+    A page stays as the earlier crawl has it, even if this crawl has a newer version, since that artifact is final."""
     rows_per_shard: int = Field(default=50_000, ge=1)
     """Documents per output shard, on average; documents are placed and ordered by their id."""
     rows_per_partition: int = Field(default=1_000_000, ge=1, json_schema_extra={"placement": True})
     """Documents whose keys one global step holds in memory at a time. Does not change the result."""
+
+
+def external_digests(config: Config) -> dict[str, str]:
+    """Content digests of the earlier artifacts: where they lie and in which order they are named does not count."""
+    return earlier_digests(config.earlier)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from modelmill.tasks.dedup.hashing import code_hashes, mixed, string_hashes
 from modelmill.tasks.dedup.normalise import normalised
+from modelmill.tasks.dedup.shuffle import DROPPED
 from modelmill.tasks.text.flat import characters, slices
 
 # Columns that decide who survives; `length` descends, the others ascend.
@@ -90,6 +91,3 @@ def split_groups(table: pa.Table, group: list[str], newest_first: bool = False) 
 
 def _differs(values: NDArray) -> NDArray[np.bool_]:
     return values[1:] != values[:-1]
-
-
-DROPPED = pa.schema([("row", pa.int64()), ("survivor", pa.large_string())])

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from modelmill.tasks.dedup.config import Config
-from modelmill.tasks.dedup.pipeline import Job, decide, numbered_shards
+from modelmill.tasks.dedup.job import Job, numbered_shards
+from modelmill.tasks.dedup.pipeline import decide
 from modelmill.tasks.dedup.shards import Decisions, Shard, remaining
 from modelmill.tasks.stage import Call
 from modelmill.tasks.text.shards import write_shard

@@ -54,11 +54,12 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is left of a shard: a table, the number of each of its rows, and all dropped rows with their reason."""
+    """What is left of a shard: a table and the number of each of its rows; all dropped rows with their reason."""
 
     table: pa.Table
     rows: NDArray[np.int64]
     dropped: pa.Table
+    dropped_rows: NDArray[np.int64]
 
 
 def remaining(shard: Shard, decisions: Decisions, rule: LineRule, columns: list[str] | None = None) -> Remaining:
@@ -86,7 +87,7 @@ def remaining(shard: Shard, decisions: Decisions, rule: LineRule, columns: list[
     dropped = table.take(pa.array(gone))
     dropped = dropped.append_column("reason", pa.array(reasons[gone], pa.string()))
     dropped = dropped.append_column("survivor", pa.array(survivors[gone], pa.string()))
-    return Remaining(edited.take(pa.array(kept)), kept + shard.first_row, dropped)
+    return Remaining(edited.take(pa.array(kept)), kept + shard.first_row, dropped, gone + shard.first_row)
 
 
 def line_buckets(table: pa.Table, num_buckets: int) -> NDArray[np.int64]:
