@@ -33,7 +33,7 @@ def write_lines(
     shard: Shard, output: Path, config: Config, decisions: Decisions, num_partitions: int, num_buckets: int
 ) -> int:
     """Counts (llama) or occurrences (dots) of the lines of one shard, by partition of the line."""
-    rest = remaining(shard, decisions, config.lines, ["id", "text"])
+    rest = remaining(shard, decisions, config, ["id", "text"])
     parts, start = [], 0
     for piece in [*slices(rest.table, "text")] or [rest.table]:
         lines = text_lines(characters(piece["text"]))

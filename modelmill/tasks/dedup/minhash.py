@@ -18,17 +18,17 @@ MIXER = np.uint64(0xBF58476D1CE4E5B9)
 BLOCK = 4  # shingles that one pass over a signature takes in
 
 
-def band_hashes(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Hashes of every band (texts × bands), and which texts have a word at all.
+def band_hashes(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Hashes of every band (texts × bands), and the number of words of each text; without one its hashes mean nothing.
 
     Two texts are candidates for each other when they agree in one band.
     """
-    signatures, has_words = minhash_signatures(texts, config)
-    return _bands(signatures, config.bands, config.rows), has_words
+    signatures, num_words = minhash_signatures(texts, config)
+    return _bands(signatures, config.bands, config.rows), num_words
 
 
-def minhash_signatures(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """MinHash values (texts × bands·rows) of each text's set of shingles, and which texts have a word at all.
+def minhash_signatures(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """MinHash values (texts × bands·rows) of each text's set of shingles, and its number of words.
 
     A shingle gets one strong hash x; the i-th of the permutations of 32-bit numbers is x·factor + offset (factor odd).
     On hashed shingles each of them orders a set at random; that they are alike enough to independent ones is tested.
@@ -98,7 +98,7 @@ def _words(codes, start, end, classes, words):
 def _signatures(codes, offsets, classes, shingle_words, permutations):
     num_rows, size = len(offsets) - 1, permutations.shape[1]
     signatures = np.full((num_rows, size), np.uint32(0xFFFFFFFF), np.uint32)
-    has_words = np.zeros(num_rows, np.bool_)
+    num_words = np.zeros(num_rows, np.int64)
     longest = 0
     for row in range(num_rows):
         longest = max(longest, offsets[row + 1] - offsets[row])
@@ -106,11 +106,11 @@ def _signatures(codes, offsets, classes, shingle_words, permutations):
     shingles = np.empty(longest + 1 + BLOCK, np.uint32)
     for row in range(num_rows):
         count = _words(codes, offsets[row], offsets[row + 1], classes, words)
-        has_words[row] = count > 0
+        num_words[row] = count
         if count:
             num_shingles = _shingles(words, count, min(shingle_words, count), shingles)
             _take_minima(signatures[row], shingles, num_shingles, permutations[0], permutations[1])
-    return signatures, has_words
+    return signatures, num_words
 
 
 @njit(cache=True, nogil=True)

@@ -43,11 +43,12 @@ def decide_minhash(job: Job, decisions: Decisions) -> Decisions:
 
 def write_bands(shard: Shard, output: Path, config: Config, decisions: Decisions, num_partitions: int) -> int:
     """Band hashes of one shard by partition, and beside them what the choice of survivors needs."""
-    rest = remaining(shard, decisions, config.lines, exact.KEY_COLUMNS)
+    rest = remaining(shard, decisions, config, exact.KEY_COLUMNS)
     hashes, rows, lengths, start = [], [], [np.zeros(0, np.int64)], 0
     for piece in slices(rest.table, "text"):
         texts = characters(piece["text"])
-        of_piece, has_words = band_hashes(texts, config.minhash)
+        of_piece, num_words = band_hashes(texts, config.minhash)
+        has_words = num_words > 0
         hashes.append(of_piece[has_words].ravel())
         rows.append(np.repeat(rest.rows[start : start + piece.num_rows][has_words], config.minhash.bands))
         lengths.append(texts.lengths)

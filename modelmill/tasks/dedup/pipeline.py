@@ -8,6 +8,7 @@ from modelmill.tasks.dedup.exact_level import decide_exact
 from modelmill.tasks.dedup.job import Job
 from modelmill.tasks.dedup.line_level import decide_lines
 from modelmill.tasks.dedup.minhash_level import decide_minhash
+from modelmill.tasks.dedup.passage_level import decide_passages
 from modelmill.tasks.dedup.shards import Decisions
 
 
@@ -20,4 +21,6 @@ def decide(job: Job) -> Decisions:
         decisions = decide_lines(job, decisions)
     if job.config.minhash.enabled:
         decisions = decide_minhash(job, decisions)
+    if job.config.passages.enabled:
+        decisions = decide_passages(job, decisions)
     return decisions

@@ -39,5 +39,5 @@ def dedup_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
         write_shard(table, source)
         job = Job(numbered_shards([source]), config, SerialPool(), Path(folder) / "work")
         decisions = decide(job) if job.shards else Decisions()
-        rest = remaining(Shard(source, 0, table.num_rows), decisions, config.lines)
+        rest = remaining(Shard(source, 0, table.num_rows), decisions, config)
         return rest.table, rest.dropped

@@ -18,7 +18,7 @@ from modelmill.tasks.files import write_json
 from modelmill.tasks.stage import Call, StageContext, StageResult
 from modelmill.tasks.text.shards import shard_paths, write_shard
 
-REASONS = ("earlier_url", "url", "earlier_exact", "exact", "lines", "earlier_minhash", "minhash")
+REASONS = ("earlier_url", "url", "earlier_exact", "exact", "lines", "earlier_minhash", "minhash", "passages")
 
 
 def run(context: StageContext) -> StageResult:
@@ -69,7 +69,7 @@ def place_shard(
 
     levels: the files that `place_keys` takes keys from.
     """
-    rest = remaining(shard, decisions, config.lines)
+    rest = remaining(shard, decisions, config)
     target = partitions_of(string_hashes(rest.table["id"], seed=5), num_shards)
     write_partitions(rest.table, target, num_shards, placed / shard.name)
     write_shard(rest.dropped, output / "dropped" / shard.path.name)
