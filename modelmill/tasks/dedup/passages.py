@@ -48,7 +48,7 @@ def passage_bands(texts: Characters, config: Passages, rows: NDArray[np.int64], 
 
 
 def excess_passages(bands: pa.Table, config: Passages) -> pa.Table:
-    """Passages to remove (row, passage): all but the first row's of each hash that more than `max_documents` rows have."""
+    """Passages to remove (row, passage): all but the first row's of a hash that more than `max_documents` rows have."""
     frame = pl.DataFrame(pl.from_arrow(bands)).sort("hash", "order", "row")
     frame = frame.with_columns(
         documents=pl.col("row").n_unique().over("hash"), first=pl.col("row").first().over("hash")
