@@ -16,7 +16,7 @@ from modelmill.tasks.dedup.rows import SerialPool
 from modelmill.tasks.dedup.stage import run
 from modelmill.tasks.files import remove_path
 from modelmill.tasks.journal import Journal
-from modelmill.tasks.stage import Artifact, StageContext
+from modelmill.tasks.stage import Artifact, Pool, StageContext
 from modelmill.tasks.text.flat import Characters
 from modelmill.tasks.text.shards import read_shard, shard_rows, write_shard
 
@@ -80,7 +80,7 @@ def _modelmill(folder: Path, bands: int, rows: int) -> None:
     (folder / "work" / "output" / "documents").rename(folder / "modelmill")
 
 
-def stage_context(source: Path, workspace: Path, config: Config, pool: SerialPool | None = None) -> StageContext:
+def stage_context(source: Path, workspace: Path, config: Config, pool: Pool | None = None) -> StageContext:
     """The context of a dedup stage over `source`/documents, one call after another unless a pool is given."""
     inputs = {"documents": [Artifact("documents", source, "0" * 64, "clean", {})]}
     journal = Journal(workspace / "journal.jsonl")
