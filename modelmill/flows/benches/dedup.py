@@ -26,7 +26,9 @@ NUM_WORDS = 26**WORD_LETTERS
 SIMILARITIES = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
 
-def measure(texts: Sequence[str] | None = None, bands: int = 14, rows: int = 8) -> list[Measured]:
+def measure(
+    texts: Sequence[str] | None = None, bands: int = 14, rows: int = 8, num_pairs: int = 40_000
+) -> list[Measured]:
     """Read Parquet → shingles of five words → signatures → bands → clusters → write Parquet, in MB of UTF-8 text.
 
     datasketch takes part with its MinHash and MinHashLSH in memory, datatrove with its four steps over files. Texts
@@ -51,7 +53,7 @@ def measure(texts: Sequence[str] | None = None, bands: int = 14, rows: int = 8) 
             kept = sum(shard_rows(path) for path in (folder / tool).rglob("*.parquet"))
             quality = {"documents kept": float(kept), "of": float(len(texts))}
             measured.append(Measured(STEP, tool, megabytes / seconds, "MB/s", quality))
-    return [*measured, recall(bands, rows)]
+    return [*measured, recall(bands, rows, num_pairs)]
 
 
 def generated_texts(num_documents: int, seed: int = 0, num_words: int = 500) -> list[str]:
@@ -134,7 +136,7 @@ def _datatrove(folder: Path, bands: int, rows: int) -> None:
         LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(work / f"logs-{number}")).run()
 
 
-def recall(bands: int, rows: int, num_pairs: int = 40_000, num_shingles: int = 100) -> Measured:
+def recall(bands: int, rows: int, num_pairs: int, num_shingles: int = 100) -> Measured:
     """Share of planted pairs that agree in a band at each Jaccard similarity, and how far theory lies from it."""
     config = MinHash(bands=bands, rows=rows, shingle_words=1)
     quality, block = {}, 4_000

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from modelmill.tasks.dedup.config import Config, LineRule, MinHash, external_digests
+from modelmill.tasks.dedup.rows import dedup_rows
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import remove_path, value_digest, write_json
 
-from .conftest import StageRun, document, prose
+from .conftest import SCHEMA, StageRun, document, prose
 
 CONFIG = Config(lines=LineRule(rule="none"), rows_per_shard=4)
 
@@ -78,6 +80,13 @@ def test_a_chain_of_three_crawls(stage: Callable) -> None:
     assert again.bytes() == run.bytes()
     assert again.bytes("keys") == run.bytes("keys")
     assert dropped(again) == dropped(run)
+
+
+def test_a_table_is_compared_as_well(stage: Callable) -> None:
+    config = CONFIG.model_copy(update={"earlier": (published(stage([crawls()[0]], CONFIG)),)})
+    kept, gone = dedup_rows(pa.Table.from_pylist(crawls()[1], schema=SCHEMA), config)
+    assert kept["id"].to_pylist() == ["b-own"]
+    assert gone["reason"].to_pylist() == ["earlier_minhash", "earlier_url", "earlier_exact"]
 
 
 def test_many_earlier_documents_in_many_files(stage: Callable) -> None:
