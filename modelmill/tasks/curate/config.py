@@ -58,7 +58,8 @@ class SemanticDedup(StageConfig):
     """Of documents that mean the same only the best stays: embeddings, k-means, cosine within a cluster."""
 
     threshold: float = Field(default=0.95, gt=0, le=1)
-    """A document goes when its cosine to a better one of its cluster reaches this (0.95: dots.llm1)."""
+    """A document goes when its cosine to a better one of its cluster reaches this. 0.95 is dots.llm1's, with BGE-M3;
+    hashed words lie further apart, and 0.9 found six times as many planted copies there at no visible cost."""
     model: str | None = Field(default=None, json_schema_extra={"placement": True})
     """Folder of a Hugging Face embedding model that is read at its first token, such as BGE-M3; its content enters the
     stage's key. Left out: hashed words (TF-IDF), which know no synonyms and no other language."""
