@@ -169,6 +169,9 @@ def unreferenced(home: Path) -> list[tuple[Path, int, str]]:
     lines = [read_json(path) for path in sorted((home / "lines").glob("*.json"))]
     kept_keys = {stage.get("key") for line in lines for stage in line["stages"]}
     kept_digests = {stage.get("digest") for line in lines for stage in line["stages"]}
+    for pointer in (home / "keys").glob("*/*.json"):
+        if pointer.stem in kept_keys:  # artifacts of other lines that a stage was compared with, such as earlier crawls
+            kept_digests.update(read_json(pointer)["identity"].get("external", {}).values())
     found: list[tuple[Path, int, str]] = []
     for artifact in sorted((home / "artifacts").glob("*")):
         if artifact.name not in kept_digests:

@@ -17,7 +17,7 @@ def build(store: Store, key: str, files: dict[str, str]) -> dict[str, Any]:
 
 
 def manifest(key: str) -> dict[str, Any]:
-    return {"type": "documents", "stage": "clean", "id": "clean", "key": key, "created": 0.0, "seconds": 1.0}
+    return {"type": "documents", "stage": "clean", "id": "clean", "key": key, "created": 0.0, "identity": {}}
 
 
 def test_the_same_bytes_are_the_same_artifact(tmp_path: Path) -> None:
@@ -94,6 +94,15 @@ def test_gc_keeps_what_the_newest_run_of_a_line_uses(tmp_path: Path) -> None:
     assert store.find("clean", "k1") and not store.find("clean", "k2")
     assert unreferenced(tmp_path) == []
     assert read_line(tmp_path)["name"] == "tiny"
+
+
+def test_gc_keeps_the_earlier_artifacts_that_a_stage_was_compared_with(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    earlier = build(store, "k1", {"a": "1"})
+    kept = build(store, "k2", {"a": "2"})
+    store.point(kept | {"identity": {"external": {"earlier": earlier["digest"]}}})
+    save_line(tmp_path, "tiny", {"name": "tiny", "stages": [{"id": "clean", "key": "k2", "digest": kept["digest"]}]})
+    assert unreferenced(tmp_path) == []
 
 
 def test_a_home_without_runs_says_what_to_do(tmp_path: Path) -> None:

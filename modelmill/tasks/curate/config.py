@@ -1,9 +1,13 @@
 """Recipe part of curate → what counts as good, which domains there are, how they are weighted and split."""
 
 import re
+from importlib.metadata import version
+from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from modelmill.tasks.errors import InputError
+from modelmill.tasks.files import file_digest, value_digest
 from modelmill.tasks.stage import StageConfig
 from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
@@ -50,6 +54,23 @@ class Quality(StageConfig):
     """At most this many labelled documents are learnt from, half of them positive."""
 
 
+class SemanticDedup(StageConfig):
+    """Of documents that mean the same only the best stays: embeddings, k-means, cosine within a cluster."""
+
+    threshold: float = Field(default=0.95, gt=0, le=1)
+    """A document goes when its cosine to a better one of its cluster reaches this. 0.95 is dots.llm1's, with BGE-M3;
+    hashed words lie further apart, and 0.9 found six times as many planted copies there at no visible cost."""
+    model: str | None = Field(default=None, json_schema_extra={"placement": True})
+    """Folder of a Hugging Face embedding model that is read at its first token, such as BGE-M3; its content enters the
+    stage's key. Left out: hashed words (TF-IDF), which know no synonyms and no other language."""
+    max_tokens: int = Field(default=512, ge=16)
+    """A model sees this much of the beginning of a document."""
+    documents_per_cluster: int = Field(default=1000, ge=2)
+    """Average size of a cluster: fewer is faster, and misses more pairs that two clusters share."""
+    clusters_per_call: int = Field(default=64, ge=1, json_schema_extra={"placement": True})
+    """Clusters that one call holds in memory. Does not change the result."""
+
+
 class Decontamination(StageConfig):
     """One suite that evaluate will run, or that a release will be measured on."""
 
@@ -85,6 +106,8 @@ class Config(StageConfig):
     """Weights by domain."""
     suites: tuple[Decontamination, ...] = ()
     """Suites whose items must not be in the corpus."""
+    semantic: SemanticDedup | None = None
+    """Leave out to keep documents that only mean the same."""
     validation_share: float = Field(default=0.02, gt=0, lt=0.5)
     """Share of documents held out for validation, drawn by a hash of their id."""
     min_validation_documents: int = Field(default=2, ge=1)
@@ -110,8 +133,19 @@ class Config(StageConfig):
 
 
 def external_digests(config: Config) -> dict[str, str]:
-    """Digest of each suite's items, by its place and name."""
-    return {
+    """Digest of each suite's items, by its place and name; of the embedding model's files, and what runs it."""
+    digests = {
         f"suites[{index}] {suite_name(suite_path(each.suite))}": suite_digest(each.suite)
         for index, each in enumerate(config.suites)
     }
+    if config.semantic is not None and config.semantic.model is not None:
+        digests["semantic.model"] = _model_digest(Path(config.semantic.model))
+        digests |= {name: version(name).split("+")[0] for name in ("torch", "transformers")}
+    return digests
+
+
+def _model_digest(folder: Path) -> str:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"semantic.model: {folder} holds no config.json; give the folder of a Hugging Face model")
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt"))
+    return value_digest([[path.name, file_digest(path)] for path in files])

@@ -72,9 +72,15 @@ def score_part(documents: str, survey: str, model: str | None, output: str, conf
         low = pc.if_else(pa.array(quality < config.quality.threshold), LOW_QUALITY, pa.scalar(None, pa.string()))
         reason = pc.coalesce(reason, low)
     _write(pa.table({"quality": quality, "reason": reason}), Path(output))
-    kept = pc.is_null(reason)
+    return {"kept": kept_counts(texts, surveyed, reason, config.min_validation_documents)}
+
+
+def kept_counts(
+    texts: pa.ChunkedArray, surveyed: pa.Table, reason: pa.ChunkedArray, num_smallest: int
+) -> dict[str, dict[str, Any]]:
+    """By domain the documents, bytes and smallest split hashes of the rows that have no reason to go."""
     columns = {"bytes": pc.binary_length(texts), "domain": surveyed["domain"], "hash": surveyed["split_hash"]}
-    return {"kept": _domain_counts(pa.table(columns).filter(kept), config.min_validation_documents)}
+    return _domain_counts(pa.table(columns).filter(pc.is_null(reason)), num_smallest)
 
 
 def write_part(
@@ -93,7 +99,10 @@ def write_part(
     keep = pc.is_null(scored["reason"])
     rows = table.append_column("split", pa.array(split, pa.string())).filter(keep)
     _write(rows, Path(kept))
-    _write(table.append_column("reason", scored["reason"]).filter(pc.invert(keep)), Path(dropped))
+    table = table.append_column("reason", scored["reason"])
+    if "survivor" in scored.column_names:
+        table = table.append_column("survivor", scored["survivor"])
+    _write(table.filter(pc.invert(keep)), Path(dropped))
     return {
         "splits": _counts(rows["split"]),
         "dropped": _counts(scored["reason"].filter(pc.invert(keep))),

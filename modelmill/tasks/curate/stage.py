@@ -12,6 +12,7 @@ from modelmill.tasks.curate.config import Config
 from modelmill.tasks.curate.decontaminate import NGRAM, contaminated_items, suite_index
 from modelmill.tasks.curate.parts import score_part, survey_part, write_part
 from modelmill.tasks.curate.quality import train_quality
+from modelmill.tasks.curate.semantic import semantic_scores
 from modelmill.tasks.curate.split import mixture_weights, validation_border
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import write_json
@@ -20,7 +21,7 @@ from modelmill.tasks.suites.reader import suite_digest
 
 
 def run(context: StageContext) -> StageResult:
-    """Survey → train the student → score → write, each over the parts side by side."""
+    """Survey → train the student → score → semantic dedup if wanted → write, each over the parts side by side."""
     config: Config = context.config
     documents = sorted((context.latest("unique").path / "documents").glob("part-*.parquet"))
     surveys = [context.workspace / "surveys" / path.name for path in documents]
@@ -52,6 +53,8 @@ def run(context: StageContext) -> StageResult:
         ],
         "score",
     )
+    if config.semantic is not None and any(each["kept"] for each in scored):
+        scores, scored = semantic_scores(context, documents, surveys, scores)
     domains = _domain_totals([each["kept"] for each in scored], config)
     mixture = mixture_weights(config.mixture, {domain: entry["bytes"] for domain, entry in domains.items()})
     written = context.pool.map(write_part, _write_calls(context, documents, surveys, scores, domains), "write")

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from modelmill.tasks.dedup.earlier import earlier_digests
 from modelmill.tasks.stage import StageConfig
 
 
@@ -37,6 +38,21 @@ class MinHash(StageConfig):
     seed: int = 1
 
 
+class Passages(StageConfig):
+    """Removal of sentences or paragraphs that near-repeat across documents."""
+
+    enabled: bool = False
+    unit: Literal["sentences", "paragraphs"] = "sentences"
+    max_documents: int = Field(default=3, ge=1)
+    """A passage that more documents than this have stays in one of them only."""
+    min_words: int = Field(default=8, ge=1)
+    """Shorter passages stay: greetings, headings and the like say nothing about copying."""
+    min_kept_share: float = Field(default=0.5, ge=0, le=1)
+    """A document that keeps less than this share of its characters is dropped."""
+    minhash: MinHash = MinHash(bands=10, rows=6, shingle_words=2)
+    """Half of the pairs at similarity 0.64: one exchanged word in fifteen changes an eighth of the word pairs."""
+
+
 class Config(StageConfig):
     """Levels in their order; each sees what the one before it kept."""
 
@@ -46,7 +62,17 @@ class Config(StageConfig):
     """Keep one of the documents whose texts agree after NFD, lower case, without punctuation and extra space."""
     lines: LineRule = LineRule()
     minhash: MinHash = MinHash()
+    passages: Passages = Passages()
+    earlier: tuple[str, ...] = Field(default=(), json_schema_extra={"placement": True})
+    """Artifacts that dedup left of earlier crawls, by digest (in this home) or folder; their digests enter the stage's
+    key. What they have by address, text or MinHash is dropped, from their keys alone: their documents are not read.
+    A page stays as the earlier crawl has it, even if this crawl has a newer version, since that artifact is final."""
     rows_per_shard: int = Field(default=50_000, ge=1)
     """Documents per output shard, on average; documents are placed and ordered by their id."""
     rows_per_partition: int = Field(default=1_000_000, ge=1, json_schema_extra={"placement": True})
     """Documents whose keys one global step holds in memory at a time. Does not change the result."""
+
+
+def external_digests(config: Config) -> dict[str, str]:
+    """Content digests of the earlier artifacts: where they lie and in which order they are named does not count."""
+    return earlier_digests(config.earlier)

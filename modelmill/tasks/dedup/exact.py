@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from modelmill.tasks.dedup.hashing import code_hashes, mixed, string_hashes
 from modelmill.tasks.dedup.normalise import normalised
+from modelmill.tasks.dedup.shuffle import DROPPED
 from modelmill.tasks.text.flat import characters, slices
 
 # Columns that decide who survives; `length` descends, the others ascend.
@@ -30,20 +31,25 @@ def document_keys(table: pa.Table, first_row: int) -> pa.Table:
     return keys.add_column(0, "row", pa.array(np.arange(first_row, first_row + table.num_rows)))
 
 
+def preference_keys(table: pa.Table, lengths: NDArray[np.int64]) -> pa.Table:
+    """What decides which of several rows survives: PREFERENCE. `lengths`: characters of each text."""
+    hashes = [string_hashes(_column(table, name)) for name in KEY_COLUMNS]
+    return pa.table({"length": lengths, "id": table["id"].cast(pa.large_string()), "row_hash": mixed(*hashes)})
+
+
 def _slice_keys(table: pa.Table) -> pa.Table:
     texts = characters(table["text"])
     plain = normalised(texts)
-    ids = table["id"].cast(pa.large_string())
-    columns = {name: _column(table, name) for name in ("url", "date")}
-    has_url = pl.Series(pl.from_arrow(columns["url"])).str.len_bytes().fill_null(0).to_numpy() > 0
-    hashes = [string_hashes(column) for column in (ids, *columns.values(), table["text"])]
+    preference = preference_keys(table, texts.lengths)
+    url = _column(table, "url")
+    has_url = pl.Series(pl.from_arrow(url)).str.len_bytes().fill_null(0).to_numpy() > 0
     return pa.table(
         {
-            "id": ids,
-            "date": columns["date"].fill_null(""),
-            "length": texts.lengths,
-            "row_hash": mixed(*hashes),
-            "url_hash": pa.array(hashes[1], mask=~has_url),
+            "id": preference["id"],
+            "date": _column(table, "date").fill_null(""),
+            "length": preference["length"],
+            "row_hash": preference["row_hash"],
+            "url_hash": pa.array(string_hashes(url), mask=~has_url),
             "exact_low": code_hashes(plain.codes, plain.offsets, seed=1),
             "exact_high": code_hashes(plain.codes, plain.offsets, seed=2),
         }
@@ -85,6 +91,3 @@ def split_groups(table: pa.Table, group: list[str], newest_first: bool = False) 
 
 def _differs(values: NDArray) -> NDArray[np.bool_]:
     return values[1:] != values[:-1]
-
-
-DROPPED = pa.schema([("row", pa.int64()), ("survivor", pa.large_string())])

@@ -84,8 +84,14 @@ def excess_lines(edges: pa.Table, rule: LineRule) -> pa.Table:
 
 def without_lines(texts: Characters, lines: Lines, removed: NDArray[np.bool_]) -> Characters:
     """Texts without the lines marked in `removed`; a text that loses none stays as it is."""
-    codes, offsets = _join(texts.codes, texts.offsets, lines.bounds, lines.offsets, removed)
-    return Characters(codes, offsets)
+    return without_pieces(texts, lines.bounds, lines.offsets, removed)
+
+
+def without_pieces(
+    texts: Characters, bounds: NDArray[np.int64], offsets: NDArray[np.int64], removed: NDArray[np.bool_]
+) -> Characters:
+    """Texts without the marked ones of the pieces that they are cut into (see `Lines` for bounds and offsets)."""
+    return Characters(*_join(texts.codes, texts.offsets, bounds, offsets, removed))
 
 
 @njit(cache=True, nogil=True)

@@ -15,26 +15,34 @@ from modelmill.tasks.text.flat import Characters, characters, string_array
 
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 MIXER = np.uint64(0xBF58476D1CE4E5B9)
+BLOCK = 4  # shingles that one pass over a signature takes in
 
 
-def band_hashes(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """Hashes of every band (texts × bands), and which texts have a word at all.
+def band_hashes(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Hashes of every band (texts × bands), and the number of words of each text; without one its hashes mean nothing.
 
     Two texts are candidates for each other when they agree in one band.
     """
-    signatures, has_words = minhash_signatures(texts, config)
-    return _bands(signatures, config.bands, config.rows), has_words
+    signatures, num_words = minhash_signatures(texts, config)
+    return _bands(signatures, config.bands, config.rows), num_words
 
 
-def minhash_signatures(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """MinHash values (texts × bands·rows) of each text's set of shingles, and which texts have a word at all."""
+def minhash_signatures(texts: Characters, config: MinHash) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """MinHash values (texts × bands·rows) of each text's set of shingles, and its number of words.
+
+    A shingle gets one strong hash x; the i-th of the permutations of 32-bit numbers is x·factor + offset (factor odd).
+    On hashed shingles each of them orders a set at random; that they are alike enough to independent ones is tested.
+    """
     plain = normalised(texts)
     flags = classes()
     if config.unspaced_scripts == "jieba":
         plain = _with_jieba_words(plain)
         flags = np.zeros_like(flags)
-    seeds = np.random.default_rng(config.seed).integers(1, 2**32, size=config.bands * config.rows, dtype=np.uint32)
-    return _signatures(plain.codes, plain.offsets, flags, config.shingle_words, seeds)
+    permutations = np.random.default_rng(config.seed).integers(
+        0, 2**32, size=(2, config.bands * config.rows), dtype=np.uint32
+    )
+    permutations[0] |= 1
+    return _signatures(plain.codes, plain.offsets, flags, config.shingle_words, permutations)
 
 
 def _with_jieba_words(plain: Characters) -> Characters:
@@ -87,38 +95,52 @@ def _words(codes, start, end, classes, words):
 
 
 @njit(cache=True, nogil=True)
-def _signatures(codes, offsets, classes, shingle_words, seeds):
-    num_rows, size = len(offsets) - 1, len(seeds)
+def _signatures(codes, offsets, classes, shingle_words, permutations):
+    num_rows, size = len(offsets) - 1, permutations.shape[1]
     signatures = np.full((num_rows, size), np.uint32(0xFFFFFFFF), np.uint32)
-    has_words = np.zeros(num_rows, np.bool_)
+    num_words = np.zeros(num_rows, np.int64)
     longest = 0
     for row in range(num_rows):
         longest = max(longest, offsets[row + 1] - offsets[row])
     words = np.empty(longest + 1, np.uint64)
+    shingles = np.empty(longest + 1 + BLOCK, np.uint32)
     for row in range(num_rows):
         count = _words(codes, offsets[row], offsets[row + 1], classes, words)
-        has_words[row] = count > 0
-        width = min(shingle_words, count)
-        signature = signatures[row]
-        for first in range(count - width + 1 if count else 0):
-            value = np.uint64(width)
-            for i in range(first, first + width):
-                value = (value ^ words[i]) * FACTOR
-                value ^= value >> np.uint64(31)
-            value = (value ^ (value >> np.uint64(30))) * MIXER
-            _take_minimum(signature, np.uint32(value >> np.uint64(32)), seeds)
-    return signatures, has_words
+        num_words[row] = count
+        if count:
+            num_shingles = _shingles(words, count, min(shingle_words, count), shingles)
+            _take_minima(signatures[row], shingles, num_shingles, permutations[0], permutations[1])
+    return signatures, num_words
 
 
 @njit(cache=True, nogil=True)
-def _take_minimum(signature, shingle, seeds):
-    """Hash one shingle with every seed (murmur3's 32-bit finaliser), keep the minima. The loop is vectorised."""
-    for i in range(len(seeds)):
-        value = np.uint32(shingle ^ seeds[i])
-        value = np.uint32((value ^ (value >> np.uint32(16))) * np.uint32(0x85EBCA6B))
-        value = np.uint32((value ^ (value >> np.uint32(13))) * np.uint32(0xC2B2AE35))
-        value = np.uint32(value ^ (value >> np.uint32(16)))
-        signature[i] = min(signature[i], value)
+def _shingles(words, count, width, shingles):
+    """Hash every `width` words in a row, the last again until their number is a multiple of BLOCK: returns that."""
+    number = count - width + 1
+    for first in range(number):
+        value = np.uint64(width)
+        for i in range(first, first + width):
+            value = (value ^ words[i]) * FACTOR
+            value ^= value >> np.uint64(31)
+        value = (value ^ (value >> np.uint64(30))) * MIXER
+        shingles[first] = np.uint32(value >> np.uint64(32))
+    filled = -(-number // BLOCK) * BLOCK
+    for i in range(number, filled):
+        shingles[i] = shingles[number - 1]
+    return filled
+
+
+@njit(cache=True, nogil=True)
+def _take_minima(signature, shingles, count, factors, offsets):
+    """Keep the least value of each permutation. The inner loop compiles to eight 32-bit lanes, and a block of
+    shingles shares the loads of its factors and the store of its minima."""
+    for first in range(0, count, BLOCK):
+        a, b, c, d = shingles[first], shingles[first + 1], shingles[first + 2], shingles[first + 3]
+        for i in range(len(signature)):
+            factor, offset = factors[i], offsets[i]
+            left = min(np.uint32(a * factor + offset), np.uint32(b * factor + offset))
+            right = min(np.uint32(c * factor + offset), np.uint32(d * factor + offset))
+            signature[i] = min(signature[i], min(left, right))
 
 
 @njit(cache=True, nogil=True)

@@ -14,21 +14,24 @@ from numpy.typing import NDArray
 from modelmill.tasks.text.characters import NUM_CODE_POINTS, classed
 from modelmill.tasks.text.flat import Characters
 
-KEEP, REMOVE, SPACE, REPLACE = 0, 1, 2, 3
+REMOVED, BLANK = 0, 32
+# Entries of the table from here on are no code points: a mark that stays but may have to move, or, above, where the
+# replacement begins in the flat table.
+MARK = 1 << 30
 
 
 @functools.cache
-def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint32], NDArray[np.uint8]]:
-    """Per code point: what to do, where its replacement begins in the flat table (which a 0 ends), combining class."""
+def _tables(zero_digits: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint8]]:
+    """What becomes of each code point, the flat table of replacements (each ended by a 0), combining classes."""
     codes, text, categories = classed()
-    action = np.zeros(NUM_CODE_POINTS, np.uint8)
-    start = np.zeros(NUM_CODE_POINTS, np.int32)
+    becomes = np.arange(NUM_CODE_POINTS, dtype=np.uint32)
     combining = np.zeros(NUM_CODE_POINTS, np.uint8)
     combining[codes] = np.fromiter(map(unicodedata.combining, text), np.uint8, len(text))
+    becomes[combining > 0] = MARK
     # Controls and formats go; private and unassigned characters, of categories Co and Cn, may mean something.
     goes = np.strings.startswith(categories, "P") | np.isin(categories, ["Cc", "Cf"])
     removed = {*map(chr, codes[goes]), *string.punctuation}
-    action[[ord(character) for character in removed]] = REMOVE
+    becomes[[ord(character) for character in removed]] = REMOVED
     replacements: list[int] = []
     decomposed = functools.partial(unicodedata.normalize, "NFD")
     folded = map(decomposed, map(str.lower, map(decomposed, text)))
@@ -37,58 +40,62 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint32],
             continue
         left = [ord(part) for part in replaced if part not in removed]
         if not left:
-            action[ord(character)] = REMOVE
-            continue
-        action[ord(character)], start[ord(character)] = REPLACE, len(replacements)
-        replacements += [*left, 0]
-    action[codes[np.fromiter(map(str.isspace, text), np.bool_, len(text))]] = SPACE
-    return action, start, np.array(replacements, np.uint32), combining
+            becomes[ord(character)] = REMOVED
+        elif len(left) == 1 and not combining[left[0]]:
+            becomes[ord(character)] = left[0]
+        else:
+            becomes[ord(character)] = MARK + 1 + len(replacements)
+            replacements += [*left, 0]
+    becomes[codes[np.fromiter(map(str.isspace, text), np.bool_, len(text))]] = BLANK
+    if zero_digits:
+        becomes[48:58] = 48
+    return becomes, np.array(replacements, np.uint32), combining
 
 
 def normalised(texts: Characters, zero_digits: bool = False) -> Characters:
     """Normalise every text; with `zero_digits` every decimal digit becomes 0 (as ccNet compares lines)."""
-    codes, offsets = _normalise(texts.codes, texts.offsets, *_tables(), zero_digits)
+    codes, offsets = _normalise(texts.codes, texts.offsets, *_tables(zero_digits))
     return Characters(codes, offsets)
 
 
 @njit(cache=True, nogil=True)
-def _normalise(codes, offsets, action, start, replacements, combining, zero_digits):
+def _normalise(codes, offsets, becomes, replacements, combining):
     num_rows = len(offsets) - 1
-    capacity = len(codes) + 16
+    capacity = len(codes) + 64
     result = np.empty(capacity, np.uint32)
     result_offsets = np.zeros(num_rows + 1, np.int64)
     count = 0
     for row in range(num_rows):
-        row_start, gap = count, False
+        row_start, last = count, np.uint32(BLANK)
         for i in range(offsets[row], offsets[row + 1]):
-            code = codes[i]
-            kind = action[code]
-            if kind == REMOVE:
+            code = becomes[codes[i]]
+            if code < MARK:
+                # No branch for removed characters and repeated spaces: written, and written over by the next.
+                result[count] = code
+                count += (code != REMOVED) & ((code != BLANK) | (last != BLANK))
+                last = last if code == REMOVED else code
                 continue
-            if kind == SPACE:
-                gap = True
-                continue
-            if count + 8 >= capacity:  # decompositions are longer: at most four code points for one, and a space
+            # Decompositions are longer, at most four code points for one; what follows here may need room as well.
+            if count + len(codes) - i + 8 >= capacity:
                 capacity *= 2
                 grown = np.empty(capacity, np.uint32)
                 for copied in range(count):  # assigning a slice takes numba three seconds longer to compile
                     grown[copied] = result[copied]
                 result = grown
-            if gap and count > row_start:
-                result[count] = 32
-                count += 1
-            gap = False
-            if kind == KEEP:
-                result[count] = 48 if zero_digits and 48 <= code <= 57 else code
+            if code == MARK:
+                result[count] = codes[i]
                 count = _ordered(result, row_start, count, combining)
-                continue
-            position = start[code]
-            while replacements[position]:
-                result[count] = replacements[position]
-                count = _ordered(result, row_start, count, combining)
-                position += 1
+            else:
+                position = code - MARK - 1
+                while replacements[position]:
+                    result[count] = replacements[position]
+                    count = _ordered(result, row_start, count, combining)
+                    position += 1
+            last = result[count - 1]
+        if count > row_start and result[count - 1] == BLANK:
+            count -= 1
         result_offsets[row + 1] = count
-    return result[:count].copy(), result_offsets
+    return result[:count], result_offsets
 
 
 @njit(cache=True, nogil=True)

@@ -8,7 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from modelmill.tasks.dedup.config import Config
-from modelmill.tasks.dedup.pipeline import Job, decide, numbered_shards
+from modelmill.tasks.dedup.earlier import usable_folders
+from modelmill.tasks.dedup.job import Job, numbered_shards
+from modelmill.tasks.dedup.keys import key_levels
+from modelmill.tasks.dedup.pipeline import decide
 from modelmill.tasks.dedup.shards import Decisions, Shard, remaining
 from modelmill.tasks.stage import Call
 from modelmill.tasks.text.shards import write_shard
@@ -36,7 +39,8 @@ def dedup_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
     with tempfile.TemporaryDirectory(prefix="mill-dedup-") as folder:
         source = Path(folder) / "rows.parquet"
         write_shard(table, source)
-        job = Job(numbered_shards([source]), config, SerialPool(), Path(folder) / "work")
+        earlier = usable_folders(config.earlier, key_levels(config)) if config.earlier else []
+        job = Job(numbered_shards([source]), config, SerialPool(), Path(folder) / "work", tuple(earlier))
         decisions = decide(job) if job.shards else Decisions()
-        rest = remaining(Shard(source, 0, table.num_rows), decisions, config.lines)
+        rest = remaining(Shard(source, 0, table.num_rows), decisions, config)
         return rest.table, rest.dropped

@@ -1,15 +1,16 @@
 """Shards of documents and the decisions made so far → the rows that each next step sees."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from modelmill.tasks.dedup.config import LineRule
+from modelmill.tasks.dedup.config import Config, Passages
 from modelmill.tasks.dedup.hashing import mixed, string_hashes
 from modelmill.tasks.dedup.lines import Lines, text_lines, without_lines
+from modelmill.tasks.dedup.passages import without_passages
 from modelmill.tasks.dedup.shuffle import rows_between
 from modelmill.tasks.text.flat import Characters, characters, string_array
 from modelmill.tasks.text.shards import read_shard
@@ -39,32 +40,35 @@ class Decisions:
     """Files with what the levels decided so far, to be searched by row.
 
     dropped: per level, files of (row, survivor). frequent_lines: files of (bucket, hash) of lines to remove
-    everywhere. excess_lines: files of (row, line) of single lines to remove.
+    everywhere. excess_lines, excess_passages: files of (row, line) and (row, passage) of single pieces to remove.
     """
 
     dropped: dict[str, list[Path]] = field(default_factory=dict)
     frequent_lines: list[Path] = field(default_factory=list)
     excess_lines: list[Path] = field(default_factory=list)
+    excess_passages: list[Path] = field(default_factory=list)
     num_buckets: int = 1
 
     def after(self, level: str, paths: list[Path]) -> "Decisions":
         """The same with the rows that a level dropped."""
-        return Decisions(self.dropped | {level: paths}, self.frequent_lines, self.excess_lines, self.num_buckets)
+        return replace(self, dropped=self.dropped | {level: paths})
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is left of a shard: a table, the number of each of its rows, and all dropped rows with their reason."""
+    """What is left of a shard: a table and the number of each of its rows; all dropped rows with their reason."""
 
     table: pa.Table
     rows: NDArray[np.int64]
     dropped: pa.Table
+    dropped_rows: NDArray[np.int64]
 
 
-def remaining(shard: Shard, decisions: Decisions, rule: LineRule, columns: list[str] | None = None) -> Remaining:
-    """Read a shard and apply what was decided so far: rows dropped at each level, then lines removed.
+def remaining(shard: Shard, decisions: Decisions, config: Config, columns: list[str] | None = None) -> Remaining:
+    """Read a shard and apply what was decided so far: rows dropped at each level, then lines and passages removed.
 
-    A text that loses all its lines is dropped with the reason `lines`. Dropped rows keep their text as it came.
+    A text that loses all its lines is dropped with the reason `lines`, one that loses too much of itself in passages
+    with the reason `passages`. Dropped rows keep their text as it came.
     """
     table = read_shard(shard.path, columns)
     reasons = np.full(table.num_rows, None, object)
@@ -78,15 +82,20 @@ def remaining(shard: Shard, decisions: Decisions, rule: LineRule, columns: list[
     edited = table
     if decisions.frequent_lines or decisions.excess_lines:
         present = np.flatnonzero(reasons == None)  # noqa: E711  # element by element
-        column, emptied = _edited_texts(table.take(pa.array(present)), shard, present, decisions)
-        reasons[present[emptied]] = "lines"
-        edited = _with_texts(table, present, column)
+        rows, column, emptied = _edited_texts(table, shard, present, decisions)
+        reasons[rows[emptied]] = "lines"
+        edited = _with_texts(table, rows, column)
+    if decisions.excess_passages:
+        present = np.flatnonzero(reasons == None)  # noqa: E711
+        rows, column, shortened = _without_passages(edited, shard, present, decisions, config.passages)
+        reasons[rows[shortened]] = "passages"
+        edited = _with_texts(edited, rows, column)
     kept = np.flatnonzero(reasons == None)  # noqa: E711
     gone = np.flatnonzero(reasons != None)  # noqa: E711
     dropped = table.take(pa.array(gone))
     dropped = dropped.append_column("reason", pa.array(reasons[gone], pa.string()))
     dropped = dropped.append_column("survivor", pa.array(survivors[gone], pa.string()))
-    return Remaining(edited.take(pa.array(kept)), kept + shard.first_row, dropped)
+    return Remaining(edited.take(pa.array(kept)), kept + shard.first_row, dropped, gone + shard.first_row)
 
 
 def line_buckets(table: pa.Table, num_buckets: int) -> NDArray[np.int64]:
@@ -99,36 +108,54 @@ def document_order(table: pa.Table) -> NDArray[np.uint64]:
     return mixed(string_hashes(table["id"], seed=4), string_hashes(table["text"], seed=4))
 
 
-def _with_texts(table: pa.Table, present: NDArray[np.int64], column: pa.Array) -> pa.Table:
-    """The table with new texts in the rows `present`."""
-    position = np.zeros(table.num_rows, np.int64)
-    position[present] = np.arange(len(present))
-    absent = np.ones(table.num_rows, bool)
-    absent[present] = False
-    texts = column.take(pa.array(position, mask=absent)).cast(table.schema.field("text").type)
-    return table.set_column(table.column_names.index("text"), "text", texts)
+def _with_texts(table: pa.Table, rows: NDArray[np.int64], column: pa.Array) -> pa.Table:
+    """The table with new texts in `rows`."""
+    position = np.arange(table.num_rows)
+    position[rows] = table.num_rows + np.arange(len(rows))
+    field = table.schema.field("text")
+    both = pa.concat_arrays([*table["text"].cast(pa.large_string()).chunks, column])
+    texts = both.take(pa.array(position)).cast(field.type)
+    return table.set_column(table.column_names.index("text"), field, texts)
 
 
 def _edited_texts(
     table: pa.Table, shard: Shard, present: NDArray[np.int64], decisions: Decisions
-) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """The texts without the lines to remove, and which of them that leaves empty."""
-    texts = characters(table["text"])
+) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.bool_]]:
+    """Rows that may lose lines, their texts without the lines to remove, and which of them that leaves empty."""
+    positions, numbers = _pieces(decisions.excess_lines, "line", shard, present)
+    # What is frequent may be in any text; for single lines only the texts that have one need to be cut.
+    rows = present if decisions.frequent_lines else np.unique(positions)
+    chosen = table.select(["id", "text"]).take(pa.array(rows))
+    texts = characters(chosen["text"])
     lines = text_lines(texts)
-    removed = _excess(lines, shard, present, decisions) | _frequent(lines, table, decisions)
+    removed = _frequent(lines, chosen, decisions)
+    removed[lines.offsets[np.searchsorted(rows, positions)] + numbers] = True
     edited: Characters = without_lines(texts, lines, removed)
-    return string_array(edited), (edited.lengths == 0) & (texts.lengths > 0)
+    return rows, string_array(edited), (edited.lengths == 0) & (texts.lengths > 0)
 
 
-def _excess(lines: Lines, shard: Shard, present: NDArray[np.int64], decisions: Decisions) -> NDArray[np.bool_]:
-    removed = np.zeros(len(lines.hashes), bool)
-    found = rows_between(decisions.excess_lines, shard.first_row, shard.stop)
-    if found is not None and found.num_rows:
-        positions, numbers = found["row"].to_numpy() - shard.first_row, found["line"].to_numpy()
-        # A later level may have dropped the row since its lines were counted.
-        still = np.isin(positions, present)
-        removed[lines.offsets[np.searchsorted(present, positions[still])] + numbers[still]] = True
-    return removed
+def _without_passages(
+    table: pa.Table, shard: Shard, present: NDArray[np.int64], decisions: Decisions, config: Passages
+) -> tuple[NDArray[np.int64], pa.Array, NDArray[np.bool_]]:
+    """Rows that lose passages, their texts without them, and which of them keep too little."""
+    positions, numbers = _pieces(decisions.excess_passages, "passage", shard, present)
+    rows = np.unique(positions)
+    texts = characters(table["text"].take(pa.array(rows)))
+    edited = without_passages(texts, config.unit, np.searchsorted(rows, positions), numbers)
+    return rows, string_array(edited), edited.lengths < config.min_kept_share * texts.lengths
+
+
+def _pieces(
+    paths: list[Path], name: str, shard: Shard, present: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Position in the shard and number of the pieces to remove from the rows that are still present."""
+    found = rows_between(paths, shard.first_row, shard.stop)
+    if found is None:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    positions, numbers = found["row"].to_numpy() - shard.first_row, found[name].to_numpy()
+    # A later level may have dropped the row since its pieces were counted.
+    still = np.isin(positions, present)
+    return positions[still], numbers[still]
 
 
 def _frequent(lines: Lines, table: pa.Table, decisions: Decisions) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+from numba import njit
 from numpy.typing import NDArray
 
 # Rows are worked on in slices of about this many UTF-8 bytes: large enough that calls do not count, small enough
@@ -51,14 +52,43 @@ def utf8_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.uint8],
 def characters(column: pa.ChunkedArray | pa.Array) -> Characters:
     """Decode a string column. Bytes that are not UTF-8 become U+FFFD."""
     data, offsets = utf8_buffers(column)
-    content = data[offsets[0] : offsets[-1]]
-    try:
-        codes = np.frombuffer(content.tobytes().decode("utf-8").encode("utf-32-le"), np.uint32)
-    except UnicodeDecodeError:
-        return _replaced(data, offsets)
-    # A character begins at every byte but the continuation bytes 10xxxxxx.
-    begun = np.concatenate([[0], np.cumsum((content & 0xC0) != 0x80, dtype=np.int64)])
-    return Characters(codes, begun[offsets - offsets[0]])
+    codes = np.empty(offsets[-1] - offsets[0], np.uint32)
+    begun = np.zeros(len(offsets), np.int64)
+    count = _decode(data, offsets, codes, begun)
+    return Characters(codes[:count], begun) if count >= 0 else _replaced(data, offsets)
+
+
+@njit(cache=True, nogil=True)
+def _decode(data, offsets, codes, begun):
+    """Code points of UTF-8 rows and where each row begins in them; their number, or -1 where it is not UTF-8."""
+    count = 0
+    for row in range(len(offsets) - 1):
+        i, stop = offsets[row], offsets[row + 1]
+        while i < stop:
+            first = np.uint32(data[i])
+            i += 1
+            if first < 0x80:
+                codes[count] = first
+                count += 1
+                continue
+            following = 1 if first < 0xE0 else 2 if first < 0xF0 else 3
+            if first < 0xC2 or first > 0xF4 or i + following > stop:
+                return -1
+            code = first & np.uint32(0x3F >> following)
+            for _ in range(following):
+                if data[i] & 0xC0 != 0x80:
+                    return -1
+                code = np.uint32((code << np.uint32(6)) | (np.uint32(data[i]) & np.uint32(0x3F)))
+                i += 1
+            # Forms that are longer than they need be, surrogates, and what lies beyond Unicode.
+            if (following == 2 and (code < 0x800 or 0xD800 <= code < 0xE000)) or (
+                following == 3 and (code < 0x10000 or code > 0x10FFFF)
+            ):
+                return -1
+            codes[count] = code
+            count += 1
+        begun[row + 1] = count
+    return count
 
 
 def _replaced(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Characters:

@@ -48,8 +48,8 @@ class StageRun:
     def table(self, part: str) -> pa.Table:
         return pa.concat_tables([read_shard(path) for path in sorted((self.output / part).iterdir())])
 
-    def bytes(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted((self.output / "documents").iterdir())}
+    def bytes(self, part: str = "documents") -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted((self.output / part).iterdir())}
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ def test_order_shards_and_partitions_do_not_show(rule: str, stage: Callable) -> 
     other = config.model_copy(update={"rows_per_partition": 7})
     second = stage([shuffled[:5], shuffled[5:6], shuffled[6:]], other)
     assert second.bytes() == first.bytes()
+    assert second.bytes("keys") == first.bytes("keys")
     assert len(first.bytes()) == 3
     assert second.result.dropped == first.result.dropped
     assert {"url": 5, "exact": 5, "minhash": 5}.items() <= first.result.dropped.items()
