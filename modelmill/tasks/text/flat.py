@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+from numba import njit
 from numpy.typing import NDArray
 
 # Rows are worked on in slices of about this many UTF-8 bytes: large enough that calls do not count, small enough
@@ -56,9 +57,19 @@ def characters(column: pa.ChunkedArray | pa.Array) -> Characters:
         codes = np.frombuffer(content.tobytes().decode("utf-8").encode("utf-32-le"), np.uint32)
     except UnicodeDecodeError:
         return _replaced(data, offsets)
-    # A character begins at every byte but the continuation bytes 10xxxxxx.
-    begun = np.concatenate([[0], np.cumsum((content & 0xC0) != 0x80, dtype=np.int64)])
-    return Characters(codes, begun[offsets - offsets[0]])
+    return Characters(codes, _character_offsets(content, offsets - offsets[0]))
+
+
+@njit(cache=True, nogil=True)
+def _character_offsets(content, offsets):
+    """Offsets in characters for offsets in bytes: one begins at every byte but the continuation bytes 10xxxxxx."""
+    result = np.zeros(len(offsets), np.int64)
+    for row in range(len(offsets) - 1):
+        count = 0
+        for i in range(offsets[row], offsets[row + 1]):
+            count += content[i] & 0xC0 != 0x80
+        result[row + 1] = result[row] + count
+    return result
 
 
 def _replaced(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Characters:
