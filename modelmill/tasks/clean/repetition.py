@@ -32,8 +32,10 @@ def repetition_verdict(texts: Characters, words: Words, config: GopherRepetition
     for size, limit in sorted(config.max_top_ngram_characters.items()):
         covered = _top_ngram_characters(words.starts, words.ends, words.hashes, words.offsets, size)
         verdict.drop(above(ratio(covered, lengths), limit), f"repetition_top_{size}_gram")
-    for size, limit in sorted(config.max_duplicate_ngram_characters.items()):
-        covered = _duplicate_ngram_characters(texts.codes, words.starts, words.ends, words.offsets, size)
+    limits = sorted(config.max_duplicate_ngram_characters.items())
+    sizes = np.array([size for size, _ in limits], np.int64)
+    parts = _duplicate_ngram_characters(texts.codes, words.starts, words.ends, words.offsets, sizes)
+    for (size, limit), covered in zip(limits, parts, strict=True):
         verdict.drop(above(ratio(covered, lengths), limit), f"repetition_duplicate_{size}_grams")
     return verdict
 
@@ -158,38 +160,46 @@ def _top_ngram_characters(starts, ends, hashes, offsets, size):
 
 
 @njit(cache=True, nogil=True)
-def _duplicate_ngram_characters(codes, starts, ends, offsets, size):
-    """Characters in n-grams seen before, n-grams compared by their words joined without a space."""
+def _joined_hashes(codes, starts, ends, first, count):
+    """Polynomial hash and length of the joined words up to each word, and each word's factor: with them the hash of
+    any n-gram is one subtraction."""
+    prefix = np.zeros(count + 1, np.uint64)
+    power = np.ones(count + 1, np.uint64)
+    length = np.zeros(count + 1, np.int64)
+    for i in range(count):
+        value, factor = prefix[i], np.uint64(1)
+        for j in range(starts[first + i], ends[first + i]):
+            value = value * PRIME + np.uint64(codes[j]) * MIXER + np.uint64(1)
+            factor *= PRIME
+        prefix[i + 1] = value
+        power[i + 1] = factor
+        length[i + 1] = length[i] + ends[first + i] - starts[first + i]
+    return prefix, power, length
+
+
+@njit(cache=True, nogil=True)
+def _duplicate_ngram_characters(codes, starts, ends, offsets, sizes):
+    """Characters in n-grams seen before (sizes × rows), n-grams compared by their words joined without a space."""
     num_rows = len(offsets) - 1
-    covered = np.zeros(num_rows, np.int64)
+    covered = np.zeros((len(sizes), num_rows), np.int64)
     for row in range(num_rows):
-        first, count = offsets[row], offsets[row + 1] - offsets[row]
-        if count < size:
-            continue
-        # Polynomial hashes of the joined words up to each word, so that any n-gram's hash is one subtraction.
-        prefix = np.zeros(count + 1, np.uint64)
-        power = np.ones(count + 1, np.uint64)
-        length = np.zeros(count + 1, np.int64)
-        for i in range(count):
-            value, factor = prefix[i], np.uint64(1)
-            for j in range(starts[first + i], ends[first + i]):
-                value = value * PRIME + np.uint64(codes[j]) * MIXER + np.uint64(1)
-                factor *= PRIME
-            prefix[i + 1] = value
-            power[i + 1] = factor
-            length[i + 1] = length[i] + ends[first + i] - starts[first + i]
-        keys = np.zeros(_table_size(count), np.uint64)
-        i = 0
-        while i < count - size + 1:
-            factor = np.uint64(1)
-            for j in range(i + 1, i + size + 1):
-                factor *= power[j]
-            key = (prefix[i + size] - prefix[i] * factor) | np.uint64(1)
-            slot = _slot(keys, key)
-            if keys[slot] == key:
-                covered[row] += length[i + size] - length[i]
-                i += size
-            else:
-                keys[slot] = key
-                i += 1
+        count = offsets[row + 1] - offsets[row]
+        prefix, power, length = _joined_hashes(codes, starts, ends, offsets[row], count)
+        keys = np.empty(_table_size(count), np.uint64)
+        for number in range(len(sizes)):
+            size = sizes[number]
+            keys[:] = EMPTY
+            i = 0
+            while i < count - size + 1:
+                factor = np.uint64(1)
+                for j in range(i + 1, i + size + 1):
+                    factor *= power[j]
+                key = (prefix[i + size] - prefix[i] * factor) | np.uint64(1)
+                slot = _slot(keys, key)
+                if keys[slot] == key:
+                    covered[number, row] += length[i + size] - length[i]
+                    i += size
+                else:
+                    keys[slot] = key
+                    i += 1
     return covered

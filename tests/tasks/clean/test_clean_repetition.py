@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -74,8 +75,8 @@ def test_counts_are_those_of_the_definitions(found: list[str]) -> None:
         for size in (2, 3):
             top = _top_ngram_characters(cut.starts, cut.ends, cut.hashes, cut.offsets, size)
             assert top[row] == top_ngram_characters(tokens, size)
-        again = _duplicate_ngram_characters(texts.codes, cut.starts, cut.ends, cut.offsets, 3)
-        assert again[row] == duplicate_ngram_characters(tokens, 3)
+        again = _duplicate_ngram_characters(texts.codes, cut.starts, cut.ends, cut.offsets, np.array([2, 3]))
+        assert again[:, row].tolist() == [duplicate_ngram_characters(tokens, size) for size in (2, 3)]
 
 
 @pytest.mark.parametrize(
