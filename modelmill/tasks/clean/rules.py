@@ -87,7 +87,7 @@ def _judge_documents(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Tabl
     if config.gopher.enabled:
         verdict.include(gopher_verdict(texts, cut, _traits(table), config.gopher))
     if config.repetition.enabled:
-        verdict.include(repetition_verdict(texts, cut, config.repetition))
+        verdict = repetition_verdict(texts, cut, config.repetition, verdict)
     if config.safety.enabled:
         by_safety, scores = safety_verdict(table["text"], cut.counts, config.safety)
         verdict.include(by_safety)

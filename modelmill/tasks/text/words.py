@@ -173,10 +173,10 @@ def _find_exception(codes, start, end, exception_codes, possible):
 @njit(cache=True, nogil=True)
 def _is_plain(codes, start, end, classes):
     """Whether a stretch is all letters, so that no infix can be in it."""
+    plain = True
     for i in range(start, end):
-        if classes[codes[i]] & (LETTER | ICON) != LETTER:
-            return False
-    return True
+        plain = plain and classes[codes[i]] & (LETTER | ICON) == LETTER
+    return plain
 
 
 @njit(cache=True, nogil=True)
