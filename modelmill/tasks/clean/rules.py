@@ -8,11 +8,17 @@ import pyarrow as pa
 
 from modelmill.tasks.clean.c4 import c4_verdict, edited_lines
 from modelmill.tasks.clean.config import Config
+from modelmill.tasks.clean.diffs import diff_verdict
 from modelmill.tasks.clean.fineweb import fineweb_verdict
 from modelmill.tasks.clean.gopher import gopher_verdict
 from modelmill.tasks.clean.language import language_verdict, with_language
+<<<<<<< HEAD
 from modelmill.tasks.clean.personal.domains import dense_domain_verdict
 from modelmill.tasks.clean.personal.redact import REDACTED, redact, redacted_counts
+=======
+from modelmill.tasks.clean.lines import refinedweb_lines, without_repeated_lines
+from modelmill.tasks.clean.personal_data import redact
+>>>>>>> f2d8f5a (Rules: RefinedWeb's lines, repeated lines, pages of differences, and block lists in the formats they come in)
 from modelmill.tasks.clean.repetition import repetition_verdict
 from modelmill.tasks.clean.safety import SAFETY_SCORE, safety_verdict
 from modelmill.tasks.clean.traits import LanguageTraits, traits
@@ -88,6 +94,8 @@ def _judge_documents(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Tabl
         verdict.include(gopher_verdict(texts, cut, _traits(table), config.gopher))
     if config.repetition.enabled:
         verdict = repetition_verdict(texts, cut, config.repetition, verdict)
+    if config.diffs.enabled:
+        verdict.include(diff_verdict(table["text"], config.diffs))
     if config.safety.enabled:
         by_safety, scores = safety_verdict(table["text"], cut.counts, config.safety)
         verdict.include(by_safety)
@@ -96,20 +104,26 @@ def _judge_documents(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Tabl
 
 
 def _apply_line_rules(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
-    """Remove lines (C4), then judge what is left (C4, FineWeb)."""
+    """Remove lines (repeated, RefinedWeb, C4), then judge what is left (C4, FineWeb)."""
     texts = characters(table["text"])
     of_language = _traits(table)
     flags = np.zeros(len(texts), np.uint8)
+    verdict = Verdict(len(texts))
+    if config.repeated_lines.enabled:
+        texts = without_repeated_lines(texts, words(texts), config.repeated_lines)
+    if config.refinedweb.enabled:
+        texts, furniture = refinedweb_lines(texts, config.refinedweb)
+        verdict.include(furniture)
     if config.c4.enabled:
         texts, flags = edited_lines(texts, of_language, config.c4)
     cut = words(texts)
-    verdict = Verdict(len(texts))
     if config.c4.enabled:
         verdict.include(c4_verdict(texts, cut, flags, config.c4))
     if config.fineweb.enabled:
         verdict.include(fineweb_verdict(texts, cut, of_language, config.fineweb))
     _, dropped = verdict.split(table)
-    edited = _with_text(table, string_array(texts)) if config.c4.enabled else table
+    edits = config.repeated_lines.enabled or config.refinedweb.enabled or config.c4.enabled
+    edited = _with_text(table, string_array(texts)) if edits else table
     return verdict.split(edited)[0], dropped
 
 
