@@ -130,12 +130,12 @@ class RepeatedLines(StageConfig):
     """Lines made of what earlier lines of the page say, such as a log's (Llama 3 §3.1.1); removed, off by default."""
 
     enabled: bool = False
-    ngram: int = Field(default=3, ge=1)
+    ngram: int = Field(default=5, ge=1)
     """Words, compared without their digits."""
     max_coverage: float = Field(default=0.8, ge=0, le=1)
     """Share of a line's words in n-grams of earlier lines above which it goes."""
-    min_words: int = 6
-    """Shorter lines stay: headings and answers repeat for good reasons."""
+    min_words: int = 12
+    """Shorter lines stay: names, headings and rows of tables repeat for good reasons."""
 
 
 class Diffs(StageConfig):
@@ -146,6 +146,17 @@ class Diffs(StageConfig):
     """Share of lines that begin with + or -, in a page with a patch's hunk, above which it is dropped."""
     min_wiki_line_numbers: int = 2
     """Headings such as "Line 12:" from which a page that names two revisions is dropped."""
+
+
+class TokenDistribution(StageConfig):
+    """Pages whose words are far from those of all pages in their language (Llama 3 §3.1.1); off by default.
+
+    The crawl is then read twice: its words are counted first.
+    """
+
+    enabled: bool = False
+    max_divergence: float = Field(default=5.0, gt=0)
+    """KL divergence in nats above which a page is dropped. Neither direction nor value is published."""
 
 
 class PersonalData(StageConfig):
@@ -195,6 +206,7 @@ class Config(StageConfig):
     refinedweb: RefinedWeb = RefinedWeb()
     repeated_lines: RepeatedLines = RepeatedLines()
     diffs: Diffs = Diffs()
+    token_distribution: TokenDistribution = TokenDistribution()
     safety: Safety = Safety()
     personal_data: PersonalData = PersonalData()
 
