@@ -56,13 +56,16 @@ def _is_sign(code):
 
 @njit(cache=True, nogil=True)
 def _is_code(codes, start, end, classes, after_code):
-    """Whether a line is code: it ends in a brace or semicolon, is dense with signs, or goes on from code, indented."""
+    """Whether a line is code: it ends in a brace or semicolon, is dense with signs, or goes on from code, indented.
+
+    A comment's or a box's marks at the beginning (# // * | >) count as indentation, so that comments stay prose.
+    """
     first, last = start, end
-    while first < last and classes[codes[first]] & SPACE:
+    while first < last and (classes[codes[first]] & SPACE or codes[first] in (35, 42, 47, 62, 124)):
         first += 1
     while last > first and classes[codes[last - 1]] & SPACE:
         last -= 1
-    if first == last:
+    if first >= last:
         return after_code
     signs, visible, opened, words, foreign = 0, 0, False, 0, 0
     for i in range(first, last):
@@ -82,7 +85,7 @@ def _is_code(codes, start, end, classes, after_code):
         return True
     if signs >= 2 and signs >= SIGNS * visible:
         return True
-    return after_code and first - start >= 2 and (signs > 0 or words < 4)
+    return after_code and first - start >= 2 and (signs > 1 or words < 4)
 
 
 @njit(cache=True, nogil=True)
