@@ -22,7 +22,8 @@ class UrlRules(StageConfig):
     blocked_words: tuple[str, ...] = ()
     """Words that, alone between punctuation in the address, drop the page, besides the built-in ones."""
     block_list_files: tuple[str, ...] = Field(default=(), json_schema_extra={"placement": True})
-    """Text files with one domain a line (`#` begins a comment); their content enters the stage's key."""
+    """Lists of domains: one a line, hosts files, `*.` wildcards or blockers' `||domain^` rules, also .gz, .bz2, .xz or
+    .zst. To update one, replace the file: its content enters the stage's key."""
 
 
 class GopherQuality(StageConfig):
@@ -109,6 +110,55 @@ class DenseDomains(StageConfig):
     address in a line of 100 characters has 10."""
 
 
+class RefinedWeb(StageConfig):
+    """Lines of page furniture (Penedo et al. 2023, appendix G.2), removed before C4's rules; off by default."""
+
+    enabled: bool = False
+    max_upper_case: float | None = 0.5
+    """Share of upper-case letters above which a line goes ("mainly composed of", in the paper)."""
+    remove_numerals: bool = True
+    remove_single_words: bool = True
+    remove_furniture: bool = True
+    """Remove short lines that clean/data/line_furniture.txt names: counters, navigation."""
+    furniture_words: int = 10
+    """Words up to which a line is looked up there."""
+    max_removed_words: float | None = 0.05
+    """Share of a page's words in removed lines above which the page is dropped."""
+
+
+class RepeatedLines(StageConfig):
+    """Lines made of what earlier lines of the page say, such as a log's (Llama 3 §3.1.1); removed, off by default."""
+
+    enabled: bool = False
+    ngram: int = Field(default=5, ge=1)
+    """Words, compared without their digits."""
+    max_coverage: float = Field(default=0.8, ge=0, le=1)
+    """Share of a line's words in n-grams of earlier lines above which it goes."""
+    min_words: int = 12
+    """Shorter lines stay: names, headings and rows of tables repeat for good reasons."""
+
+
+class Diffs(StageConfig):
+    """Pages that show changes of code or of a wiki page (dots.llm1 C.2)."""
+
+    enabled: bool = True
+    max_changed_lines: float = Field(default=0.3, ge=0, le=1)
+    """Share of lines that begin with + or -, in a page with a patch's hunk, above which it is dropped."""
+    min_wiki_line_numbers: int = 2
+    """Headings such as "Line 12:" from which a page that names two revisions is dropped."""
+
+
+class TokenDistribution(StageConfig):
+    """Pages whose words are far from those of all pages in their language (Llama 3 §3.1.1); off by default.
+
+    The crawl is then read twice: its words are counted first.
+    """
+
+    enabled: bool = False
+    max_divergence: float = Field(default=5.0, gt=0)
+    """KL divergence in nats above which a page is dropped. Neither direction nor value is published."""
+
+
 class PersonalData(StageConfig):
     """Personal data replaced in place by typed placeholders such as `<email>`."""
 
@@ -153,6 +203,10 @@ class Config(StageConfig):
     repetition: GopherRepetition = GopherRepetition()
     c4: C4 = C4()
     fineweb: FineWeb = FineWeb()
+    refinedweb: RefinedWeb = RefinedWeb()
+    repeated_lines: RepeatedLines = RepeatedLines()
+    diffs: Diffs = Diffs()
+    token_distribution: TokenDistribution = TokenDistribution()
     safety: Safety = Safety()
     personal_data: PersonalData = PersonalData()
 

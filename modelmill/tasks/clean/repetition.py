@@ -14,13 +14,21 @@ from modelmill.tasks.text.flat import Characters
 from modelmill.tasks.text.words import Words
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)
+INVERSE_PRIME = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 MIXER = np.uint64(0xBF58476D1CE4E5B9)
 EMPTY = np.uint64(0)
 
 
-def repetition_verdict(texts: Characters, words: Words, config: GopherRepetition) -> Verdict:
-    """Judge each text by its repeated paragraphs, lines and n-grams."""
+def repetition_verdict(
+    texts: Characters, words: Words, config: GopherRepetition, earlier: Verdict | None = None
+) -> Verdict:
+    """Judge each text by its repeated paragraphs, lines and n-grams, after the checks of `earlier`.
+
+    N-grams, which cost most, are counted only in texts that no check before them dropped.
+    """
     verdict = Verdict(len(texts))
+    if earlier is not None:
+        verdict.include(earlier)
     lengths = texts.lengths
     verdict.drop(lengths == 0, "empty")
     parts = _duplicate_parts(texts.codes, texts.offsets, classes())
@@ -30,10 +38,12 @@ def repetition_verdict(texts: Characters, words: Words, config: GopherRepetition
         limit = getattr(config, f"max_duplicate_{name}_characters")
         verdict.drop(above(ratio(duplicate_characters, lengths), limit), f"repetition_duplicate_{name}_characters")
     for size, limit in sorted(config.max_top_ngram_characters.items()):
-        covered = _top_ngram_characters(words.starts, words.ends, words.hashes, words.offsets, size)
+        covered = _top_ngram_characters(words.starts, words.ends, words.hashes, words.offsets, size, verdict.kept)
         verdict.drop(above(ratio(covered, lengths), limit), f"repetition_top_{size}_gram")
-    for size, limit in sorted(config.max_duplicate_ngram_characters.items()):
-        covered = _duplicate_ngram_characters(texts.codes, words.starts, words.ends, words.offsets, size)
+    limits = sorted(config.max_duplicate_ngram_characters.items())
+    sizes = np.array([size for size, _ in limits], np.int64)
+    parts = _duplicate_ngram_characters(texts.codes, words.starts, words.ends, words.offsets, sizes, verdict.kept)
+    for (size, limit), covered in zip(limits, parts, strict=True):
         verdict.drop(above(ratio(covered, lengths), limit), f"repetition_duplicate_{size}_grams")
     return verdict
 
@@ -120,13 +130,13 @@ def _duplicate_parts(codes, offsets, classes):
 
 
 @njit(cache=True, nogil=True)
-def _top_ngram_characters(starts, ends, hashes, offsets, size):
+def _top_ngram_characters(starts, ends, hashes, offsets, size, judged):
     """Characters (with one space between words) covered by the most frequent n-gram; the earliest wins a tie."""
     num_rows = len(offsets) - 1
     covered = np.zeros(num_rows, np.int64)
     for row in range(num_rows):
         first_word, count = offsets[row], offsets[row + 1] - offsets[row] - size + 1
-        if count <= 0:
+        if count <= 0 or not judged[row]:
             continue
         table_size = _table_size(count)
         keys = np.zeros(table_size, np.uint64)
@@ -158,38 +168,50 @@ def _top_ngram_characters(starts, ends, hashes, offsets, size):
 
 
 @njit(cache=True, nogil=True)
-def _duplicate_ngram_characters(codes, starts, ends, offsets, size):
-    """Characters in n-grams seen before, n-grams compared by their words joined without a space."""
+def _joined_hashes(codes, starts, ends, first, count):
+    """Polynomial hash and length of the joined words up to each word, and the inverse of the power that it begins
+    with: the hash of any n-gram is one subtraction and one multiplication."""
+    prefix = np.zeros(count + 1, np.uint64)
+    inverse = np.ones(count + 1, np.uint64)
+    length = np.zeros(count + 1, np.int64)
+    power = np.uint64(1)
+    for i in range(count):
+        value, unpower = prefix[i], inverse[i]
+        for j in range(starts[first + i], ends[first + i]):
+            value += (np.uint64(codes[j]) * MIXER + np.uint64(1)) * power
+            power *= PRIME
+            unpower *= INVERSE_PRIME
+        prefix[i + 1] = value
+        inverse[i + 1] = unpower
+        length[i + 1] = length[i] + ends[first + i] - starts[first + i]
+    return prefix, inverse, length
+
+
+@njit(cache=True, nogil=True)
+def _duplicate_ngram_characters(codes, starts, ends, offsets, sizes, judged):
+    """Characters in n-grams seen before (sizes × rows; 0 for rows not to be judged).
+
+    N-grams are compared by their words joined without a space.
+    """
     num_rows = len(offsets) - 1
-    covered = np.zeros(num_rows, np.int64)
+    covered = np.zeros((len(sizes), num_rows), np.int64)
     for row in range(num_rows):
-        first, count = offsets[row], offsets[row + 1] - offsets[row]
-        if count < size:
+        count = offsets[row + 1] - offsets[row]
+        if not judged[row]:
             continue
-        # Polynomial hashes of the joined words up to each word, so that any n-gram's hash is one subtraction.
-        prefix = np.zeros(count + 1, np.uint64)
-        power = np.ones(count + 1, np.uint64)
-        length = np.zeros(count + 1, np.int64)
-        for i in range(count):
-            value, factor = prefix[i], np.uint64(1)
-            for j in range(starts[first + i], ends[first + i]):
-                value = value * PRIME + np.uint64(codes[j]) * MIXER + np.uint64(1)
-                factor *= PRIME
-            prefix[i + 1] = value
-            power[i + 1] = factor
-            length[i + 1] = length[i] + ends[first + i] - starts[first + i]
-        keys = np.zeros(_table_size(count), np.uint64)
-        i = 0
-        while i < count - size + 1:
-            factor = np.uint64(1)
-            for j in range(i + 1, i + size + 1):
-                factor *= power[j]
-            key = (prefix[i + size] - prefix[i] * factor) | np.uint64(1)
-            slot = _slot(keys, key)
-            if keys[slot] == key:
-                covered[row] += length[i + size] - length[i]
-                i += size
-            else:
-                keys[slot] = key
-                i += 1
+        prefix, inverse, length = _joined_hashes(codes, starts, ends, offsets[row], count)
+        keys = np.empty(_table_size(count), np.uint64)
+        for number in range(len(sizes)):
+            size = sizes[number]
+            keys[:] = EMPTY
+            i = 0
+            while i < count - size + 1:
+                key = ((prefix[i + size] - prefix[i]) * inverse[i]) | np.uint64(1)
+                slot = _slot(keys, key)
+                if keys[slot] == key:
+                    covered[number, row] += length[i + size] - length[i]
+                    i += size
+                else:
+                    keys[slot] = key
+                    i += 1
     return covered

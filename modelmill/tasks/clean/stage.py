@@ -6,6 +6,8 @@ from typing import Any
 import polars as pl
 
 from modelmill.tasks.clean.config import Config
+from modelmill.tasks.clean.distribution import count_shard as count_words
+from modelmill.tasks.clean.distribution import merged, read_counts, write_counts
 from modelmill.tasks.clean.personal.domains import count_shard, dense_domains
 from modelmill.tasks.clean.rules import clean_table
 from modelmill.tasks.clean.verdict import merged_counts
@@ -22,7 +24,8 @@ def run(context: StageContext) -> StageResult:
     """
     sources = shard_paths(context.latest("pages").path / "pages")
     dense = _dense_domains(context, sources) if context.config.personal_data.dense_domains.enabled else None
-    arguments = {"output": context.output, "config": context.config, "dense_domains": dense}
+    counts = _counted(context, sources) if context.config.token_distribution.enabled else None
+    arguments = {"output": context.output, "config": context.config, "dense_domains": dense, "counts": counts}
     calls = [Call(source.name, {"source": source, **arguments}) for source in sources]
     reports = context.pool.map(clean_shard, calls, "clean")
     dropped = merged_counts([report["dropped"] for report in reports])
@@ -55,12 +58,30 @@ def _dense_domains(context: StageContext, sources: list[Path]) -> Path:
     return path
 
 
+def _counted(context: StageContext, sources: list[Path]) -> Path:
+    """The file with the words of all pages by language, counted shard by shard."""
+    folder = context.workspace / "words"
+    parts = [folder / f"{source.stem}.npz" for source in sources]
+    calls = [Call(part.name, {"source": source, "target": part}) for source, part in zip(sources, parts, strict=True)]
+    context.pool.map(count_words, calls, "count words")
+    target = folder / "all.npz"
+    write_counts(merged(map(read_counts, parts)), target)
+    return target
+
+
 def clean_shard(
-    source: Path | str, output: Path | str, config: Config, dense_domains: Path | None = None
+    source: Path | str,
+    output: Path | str,
+    config: Config,
+    dense_domains: Path | None = None,
+    counts: Path | None = None,
 ) -> dict[str, Any]:
-    """Clean one shard → kept and dropped shards of the same name under `output`; returns counts."""
+    """Clean one shard → kept and dropped shards of the same name under `output`; returns counts.
+
+    dense_domains, counts: files with domains to drop and with the words of all pages, where the recipe asks for them.
+    """
     table = read_shard(Path(source))
-    cleaned = clean_table(table, config, dense_domains)
+    cleaned = clean_table(table, config, dense_domains, read_counts(counts) if counts else None)
     name = Path(source).name
     write_shard(cleaned.kept, Path(output) / "documents" / name)
     write_shard(cleaned.dropped, Path(output) / "dropped" / name)

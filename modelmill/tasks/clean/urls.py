@@ -1,6 +1,12 @@
-"""Addresses → pages dropped for their domain or for a word in their address."""
+"""Addresses → pages dropped for their domain or for a word in their address.
+
+Lists of domains are files that a recipe names, so that they are updated by replacing the file: the stage's key follows
+their content. Read are the formats in which lists are kept: one domain a line, hosts files (`0.0.0.0 example.com`),
+wildcards (`*.example.com`) and blockers' rules (`||example.com^`), plain or compressed (.gz, .bz2, .xz, .zst).
+"""
 
 import functools
+import lzma
 import re
 from collections.abc import Iterable
 from importlib import resources
@@ -13,7 +19,11 @@ from numpy.typing import NDArray
 
 from modelmill.tasks.clean.config import UrlRules
 from modelmill.tasks.clean.verdict import Verdict
+from modelmill.tasks.errors import InputError
 
+_SUFFIX = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+|[0-9a-fA-F:]*:[0-9a-fA-F:%\w]*")
+_LOCAL = ("localhost", "localhost.localdomain", "local", "broadcasthost", "ip6-localhost", "ip6-loopback", "0.0.0.0")
 _HOST = r"^[a-z][a-z0-9+.\-]*://(?:[^/?#@]*@)?(\[[^\]]*\]|[^/:?#]+)"
 
 
@@ -38,8 +48,36 @@ def blocked_domains(rules: UrlRules) -> frozenset[str]:
     if rules.use_built_in_list:
         domains.update(_built_in("blocked_domains.txt"))
     for name in rules.block_list_files:
-        domains.update(_entries(Path(name).read_text(encoding="utf-8")))
+        domains.update(listed_domains(Path(name)))
     return frozenset(domains)
+
+
+def listed_domains(path: Path) -> list[str]:
+    """The domains of a list in any of the formats named above.
+
+    Raises:
+        InputError: the file is not compressed as its name says, or not UTF-8.
+    """
+    try:
+        with pa.input_stream(path, compression=_SUFFIX.get(path.suffix)) as file:
+            content = file.read()
+        text = (lzma.decompress(content) if path.suffix == ".xz" else content).decode("utf-8")
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise InputError(f"block list {path} cannot be read ({error}); expected UTF-8, compressed as named") from error
+    return _normalised([_domain(line) for line in text.splitlines()])
+
+
+def _domain(line: str) -> str:
+    """The domain of one line, "" for a comment, an exception, or a rule about something else than a whole domain."""
+    entry = line.split("#", 1)[0].strip()
+    if entry.startswith("||"):
+        domain, separator, rest = entry[2:].partition("^")
+        return domain if separator and not rest and "/" not in domain and "*" not in domain else ""
+    if entry.startswith(("!", "@@", "[")):
+        return ""
+    fields = entry.split()
+    entry = fields[1] if len(fields) > 1 and _ADDRESS.fullmatch(fields[0]) else "".join(fields[:1])
+    return "" if entry in _LOCAL else entry.removeprefix("*.")
 
 
 def _named(hosts: pl.Series, domains: frozenset[str]) -> NDArray[np.bool_]:

@@ -91,6 +91,18 @@ def _decode(data, offsets, codes, begun):
     return count
 
 
+@njit(cache=True, nogil=True)
+def _byte_offsets(codes, offsets):
+    """Offsets in UTF-8 bytes for offsets in characters."""
+    result = np.zeros(len(offsets), np.int64)
+    for row in range(len(offsets) - 1):
+        count = 0
+        for i in range(offsets[row], offsets[row + 1]):
+            count += 1 + (codes[i] >= 0x80) + (codes[i] >= 0x800) + (codes[i] >= 0x10000)
+        result[row + 1] = result[row] + count
+    return result
+
+
 def _replaced(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Characters:
     rows = [data[start:end].tobytes().decode("utf-8", "replace") for start, end in pairwise(offsets)]
     codes = np.frombuffer("".join(rows).encode("utf-32-le"), np.uint32)
@@ -101,8 +113,7 @@ def string_array(texts: Characters) -> pa.LargeStringArray:
     """Encode rows of code points as an Arrow column."""
     codes = texts.codes[texts.offsets[0] : texts.offsets[-1]]
     data = codes.tobytes().decode("utf-32-le").encode("utf-8")
-    lengths = 1 + (codes >= 0x80).astype(np.uint8) + (codes >= 0x800) + (codes >= 0x10000)
-    ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[texts.offsets - texts.offsets[0]]
+    ends = _byte_offsets(codes, texts.offsets - texts.offsets[0])
     return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(data))
 
 

@@ -51,6 +51,7 @@ def _cut_rows(codes, offsets, classes, exception_codes, exception_lengths):
     starts = np.empty(len(codes) + 1, np.int64)
     ends = np.empty(len(codes) + 1, np.int64)
     suffixes = np.empty(2 * len(codes) + 2, np.int64)
+    possible = _possible_shapes(exception_codes)
     row_offsets = np.zeros(len(offsets), np.int64)
     count = 0
     for row in range(len(offsets) - 1):
@@ -62,28 +63,59 @@ def _cut_rows(codes, offsets, classes, exception_codes, exception_lengths):
                 continue
             start = position
             single = flags & SINGLE
+            only_letters = flags & (LETTER | ICON) == LETTER
             position += 1
-            while position < end and not single and not classes[codes[position]] & (SPACE | SINGLE):
+            while position < end and not single:
+                flags = classes[codes[position]]
+                if flags & (SPACE | SINGLE):
+                    break
+                only_letters = only_letters and flags & (LETTER | ICON) == LETTER
                 position += 1
+            if only_letters and not possible[_shape(codes, start, position)]:  # most words: nothing to cut
+                starts[count], ends[count] = start, position
+                count += 1
+                continue
             count = _cut_chunk(
-                codes, start, position, classes, exception_codes, exception_lengths, starts, ends, count, suffixes
-            )
+                codes, start, position, classes, exception_codes, exception_lengths, possible, starts, ends, count,
+                suffixes,
+            )  # fmt: skip
         row_offsets[row + 1] = count
     return starts[:count].copy(), ends[:count].copy(), row_offsets
 
 
 @njit(cache=True, nogil=True)
-def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, starts, ends, count, suffixes):
+def _shape(codes, start, end):
+    """First and last character (0 outside ASCII) and length (up to 15) of a stretch, as one number."""
+    first, last = codes[start], codes[end - 1]
+    first = first if first < 128 else np.uint32(0)
+    last = last if last < 128 else np.uint32(0)
+    return (np.int64(first) * 128 + np.int64(last)) * 16 + min(end - start, 15)
+
+
+@njit(cache=True, nogil=True)
+def _possible_shapes(exception_codes):
+    """Which shapes an exception may have: a glance that spares most stretches the search."""
+    possible = np.zeros(128 * 128 * 16, np.bool_)
+    for row in range(len(exception_codes)):
+        length = 0
+        while length < exception_codes.shape[1] and exception_codes[row, length]:
+            length += 1
+        possible[_shape(exception_codes[row], 0, length)] = True
+    return possible
+
+
+@njit(cache=True, nogil=True)
+def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, possible, starts, ends, count, suffixes):
     """Words of one stretch without white space, appended to `starts` and `ends`; returns their new number."""
     num_suffixes = 0
-    exception = _find_exception(codes, start, end, exception_codes)
+    exception = _find_exception(codes, start, end, exception_codes, possible)
     while start < end and exception < 0:
         before = _prefix_length(codes, start, end, classes)
         if before:
             starts[count], ends[count] = start, start + before
             count += 1
             start += before
-            exception = _find_exception(codes, start, end, exception_codes)
+            exception = _find_exception(codes, start, end, exception_codes, possible)
             if exception >= 0 or start >= end:
                 break
         after = _suffix_length(codes, start, end, classes)
@@ -91,7 +123,7 @@ def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, s
             suffixes[2 * num_suffixes], suffixes[2 * num_suffixes + 1] = end - after, end
             num_suffixes += 1
             end -= after
-            exception = _find_exception(codes, start, end, exception_codes)
+            exception = _find_exception(codes, start, end, exception_codes, possible)
         if not before and not after:
             break
     if exception >= 0:
@@ -101,7 +133,7 @@ def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, s
                 count += 1
                 start += length
     elif start < end:
-        if _is_address(codes, start, end, classes):
+        if _is_plain(codes, start, end, classes) or _is_address(codes, start, end, classes):
             starts[count], ends[count] = start, end
             count += 1
         else:
@@ -113,11 +145,11 @@ def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, s
 
 
 @njit(cache=True, nogil=True)
-def _find_exception(codes, start, end, exception_codes):
+def _find_exception(codes, start, end, exception_codes, possible):
     """Row of the exception that equals the stretch, or -1 (binary search over padded rows)."""
     length = end - start
     width = exception_codes.shape[1]
-    if length < 2 or length > width:
+    if length < 2 or length > width or not possible[_shape(codes, start, end)]:
         return -1
     low, high = 0, len(exception_codes)
     while low < high:
@@ -136,6 +168,15 @@ def _find_exception(codes, start, end, exception_codes):
         else:
             low = middle + 1
     return -1
+
+
+@njit(cache=True, nogil=True)
+def _is_plain(codes, start, end, classes):
+    """Whether a stretch is all letters, so that no infix can be in it."""
+    plain = True
+    for i in range(start, end):
+        plain = plain and classes[codes[i]] & (LETTER | ICON) == LETTER
+    return plain
 
 
 @njit(cache=True, nogil=True)

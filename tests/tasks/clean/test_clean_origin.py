@@ -1,5 +1,9 @@
 """Address, language and safety."""
 
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +12,7 @@ import pytest
 from modelmill.tasks.clean.config import Config, Safety, UrlRules, external_digests
 from modelmill.tasks.clean.language import identify, language_verdict, with_language
 from modelmill.tasks.clean.safety import safety_verdict
-from modelmill.tasks.clean.urls import url_verdict
+from modelmill.tasks.clean.urls import listed_domains, url_verdict
 from modelmill.tasks.errors import InputError
 
 ENGLISH = "The committee met on Tuesday and agreed that the new bridge should be opened before the winter begins."
@@ -45,6 +49,35 @@ def test_the_recipe_has_the_last_word_on_addresses() -> None:
     assert dropped["reason"].to_pylist() == ["url_blocked_domain", "url_blocked_domain"]
     rules = UrlRules(use_built_in_list=False)
     assert url_verdict(urls, rules).kept.all()
+
+
+LISTED = """# a hosts file
+127.0.0.1 localhost
+::1 ip6-localhost
+0.0.0.0 ads.example.com  # with a note
+*.wild.example.org
+||rule.example.net^
+||part.example.net/banner^
+@@||exception.example.net^
+! a comment
+Plain.Example.DE
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [("list.txt", bytes), ("list.gz", gzip.compress), ("list.xz", lzma.compress), ("list.bz2", bz2.compress)],
+)
+def test_lists_are_read_in_the_formats_they_come_in(
+    name: str, packed: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(packed(LISTED.encode()))
+    expected = ["ads.example.com", "wild.example.org", "rule.example.net", "plain.example.de"]
+    assert listed_domains(path) == expected
+    (tmp_path / "broken.gz").write_bytes(LISTED.encode())
+    with pytest.raises(InputError, match=r"broken\.gz cannot be read"):
+        listed_domains(tmp_path / "broken.gz")
 
 
 def test_a_block_list_enters_the_key_by_content(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -64,6 +65,7 @@ repetitive = st.text(alphabet="ab \n.", max_size=80)
 def test_counts_are_those_of_the_definitions(found: list[str]) -> None:
     texts = characters(pa.array(found))
     cut = words(texts)
+    judged = np.ones(len(found), bool)
     parts = _duplicate_parts(texts.codes, texts.offsets, classes())
     for row, text in enumerate(found):
         assert tuple(parts[0, :, row]) == duplicates(re.split(r"\n{2,}", text.strip()))
@@ -72,10 +74,10 @@ def test_counts_are_those_of_the_definitions(found: list[str]) -> None:
         bounds = range(cut.offsets[row], cut.offsets[row + 1])
         tokens = [text[cut.starts[i] - start : cut.ends[i] - start] for i in bounds]
         for size in (2, 3):
-            top = _top_ngram_characters(cut.starts, cut.ends, cut.hashes, cut.offsets, size)
+            top = _top_ngram_characters(cut.starts, cut.ends, cut.hashes, cut.offsets, size, judged)
             assert top[row] == top_ngram_characters(tokens, size)
-        again = _duplicate_ngram_characters(texts.codes, cut.starts, cut.ends, cut.offsets, 3)
-        assert again[row] == duplicate_ngram_characters(tokens, 3)
+        again = _duplicate_ngram_characters(texts.codes, cut.starts, cut.ends, cut.offsets, np.array([2, 3]), judged)
+        assert again[:, row].tolist() == [duplicate_ngram_characters(tokens, size) for size in (2, 3)]
 
 
 @pytest.mark.parametrize(
