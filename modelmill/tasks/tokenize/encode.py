@@ -9,10 +9,12 @@ import pyarrow as pa
 from tokenizers import Tokenizer, pre_tokenizers
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.tokenize.pieces import byte_characters, join_pieces, piece_splitter, split_pieces
+from modelmill.tasks.text.flat import utf8_buffers
+from modelmill.tasks.tokenize.byte_pairs import MAX_PIECE_BYTES, BytePairs, byte_pairs, piece_tokens
+from modelmill.tasks.tokenize.pieces import Pieces, byte_characters, join_pieces, piece_splitter, split_pieces
 from modelmill.tasks.tokenize.shards import token_dtype
 
-# Bounds the memory of the scanner's tables, about 30 bytes for each byte of text at worst.
+# Bounds the memory of the scanner's tables, about 40 bytes for each byte of text at worst.
 BATCH_BYTES = 16_000_000
 
 
@@ -41,8 +43,8 @@ class Encoder:
         self.tokenizer.encode_special_tokens = True
         self.dtype = token_dtype(self.tokenizer.get_vocab_size())
         # The scanner of pieces.py knows one pattern; a tokenizer from elsewhere takes the library's slower way.
-        self.by_pieces = _cuts_by_pieces(self.tokenizer)
-        if self.by_pieces:
+        self.pairs = byte_pairs(self.tokenizer) if _cuts_by_pieces(self.tokenizer) else None
+        if self.pairs is not None:
             self.tokenizer.pre_tokenizer = byte_characters()  # pyright: ignore[reportAttributeAccessIssue] (a setter)
 
     def encode(self, texts: pa.ChunkedArray, end_token: int | None = None) -> TokenRows:
@@ -53,26 +55,36 @@ class Encoder:
         return TokenRows(tokens, np.cumsum(np.concatenate([[0], *lengths]), dtype=np.int64))
 
     def _encode_batch(self, texts: pa.LargeStringArray, end_token: int | None) -> TokenRows:
-        rows = self._encode_pieces(texts) if self.by_pieces else self._encode_whole(texts)
+        if self.pairs is None:
+            rows = _flat_ids(self.tokenizer, texts.to_pylist(), self.dtype)
+        else:
+            rows = self._encode_pieces(self.pairs, *utf8_buffers(texts))
         if end_token is None:
             return rows
         offsets = rows.offsets + np.arange(len(rows.offsets))
         tokens = np.insert(rows.tokens, rows.offsets[1:], end_token)
         return TokenRows(tokens, offsets)
 
-    def _encode_pieces(self, texts: pa.LargeStringArray) -> TokenRows:
-        """Cut by the compiled scanner, encode each distinct piece once, put the pieces' ids end to end."""
-        _, offsets, data = texts.buffers()
-        borders = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        content = np.frombuffer(data or b"", np.uint8)
-        pieces = split_pieces(content, borders)
-        view = memoryview(data or b"")
-        distinct = [str(view[start:end], "utf-8") for start, end in zip(pieces.starts, pieces.ends, strict=True)]
-        encoded = _flat_ids(self.tokenizer, distinct, self.dtype)
-        return TokenRows(*join_pieces(pieces, *encoded))
+    def _encode_pieces(self, pairs: BytePairs, data: np.ndarray, offsets: np.ndarray) -> TokenRows:
+        """Cut by the compiled scanner, merge each distinct piece once, put the pieces' ids end to end."""
+        pieces = split_pieces(data, offsets)
+        tokens, borders = piece_tokens(pairs, data, pieces.starts, pieces.ends)
+        tokens, borders = self._with_long_pieces(data, pieces, tokens.astype(self.dtype), borders)
+        return TokenRows(*join_pieces(pieces, tokens, borders))
 
-    def _encode_whole(self, texts: pa.LargeStringArray) -> TokenRows:
-        return _flat_ids(self.tokenizer, texts.to_pylist(), self.dtype)
+    def _with_long_pieces(
+        self, data: np.ndarray, pieces: Pieces, tokens: np.ndarray, borders: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same with the pieces that were too long for the compiled merge, encoded by the library."""
+        long = np.flatnonzero(pieces.ends - pieces.starts > MAX_PIECE_BYTES)
+        if not len(long):
+            return tokens, borders
+        texts = [data[pieces.starts[piece] : pieces.ends[piece]].tobytes().decode() for piece in long]
+        rows = _flat_ids(self.tokenizer, texts, self.dtype)
+        lengths = np.diff(borders)
+        lengths[long] = np.diff(rows.offsets)
+        tokens = np.insert(tokens, np.repeat(borders[long], lengths[long]), rows.tokens)
+        return tokens, np.concatenate([[0], np.cumsum(lengths)])
 
 
 def encode_rows(table: pa.Table, tokenizer_folder: Path | str) -> pa.Table:

@@ -22,8 +22,8 @@ class Pieces(NamedTuple):
     """Pieces of all texts, end to end.
 
     number: for each piece, which distinct piece it is; int32 [num_pieces].
-    borders: pieces of text t are borders[t]:borders[t + 1].
-    starts, ends: bytes of each distinct piece's first occurrence.
+    borders: pieces of text t are borders[t]:borders[t + 1]; int64.
+    starts, ends: bytes of each distinct piece's first occurrence; int64.
     """
 
     number: np.ndarray
@@ -38,22 +38,18 @@ def split_pieces(data: np.ndarray, offsets: np.ndarray) -> Pieces:
     _mark_seen(data[offsets[0] : offsets[-1]], seen)
     classes = character_classes(seen)
     borders = np.zeros(len(offsets), np.int64)
-    _count_pieces(data, offsets, classes, borders)
-    np.cumsum(borders, out=borders)
-    number = np.empty(borders[-1], np.int32)
-    ends = np.empty(borders[-1], np.int64)
-    _mark_pieces(data, offsets, classes, borders, ends)
-    slots = np.full(1 << int(2 * borders[-1]).bit_length(), -1, np.int32)
-    first_starts, first_ends = _number_pieces(data, offsets, borders, ends, number, slots)
-    return Pieces(number, borders, first_starts, first_ends)
+    number = np.empty(offsets[-1] - offsets[0], np.int32)  # no piece is empty; pages never written cost nothing
+    starts, ends = _number_pieces(data, offsets, classes, borders, number)
+    return Pieces(number[: borders[-1]], borders, starts, ends)
 
 
 def join_pieces(pieces: Pieces, tokens: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of all texts, and the borders between the texts; distinct piece n is tokens[offsets[n]:offsets[n + 1]]."""
-    ends = np.concatenate([[0], np.cumsum(np.diff(offsets)[pieces.number])])
-    joined = np.empty(ends[-1], tokens.dtype)
+    borders = np.zeros(len(pieces.borders), np.int64)
+    _measure_rows(pieces.number, pieces.borders, offsets, borders)
+    joined = np.empty(borders[-1], tokens.dtype)
     _copy_tokens(pieces.number, tokens, offsets, joined)
-    return joined, ends[pieces.borders]
+    return joined, borders
 
 
 def piece_splitter() -> pre_tokenizers.PreTokenizer:
@@ -97,7 +93,7 @@ def character_classes(seen: np.ndarray) -> np.ndarray:
     return classes
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _step(data, position):
     """Code point at `position`, and where the next one begins."""
     lead = np.int64(data[position])
@@ -112,7 +108,7 @@ def _step(data, position):
     return high | (np.int64(data[position + 2]) & 0x3F) << 6 | np.int64(data[position + 3]) & 0x3F, position + 4
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _mark_seen(data, seen):
     position = 0
     while position < len(data):
@@ -120,7 +116,7 @@ def _mark_seen(data, seen):
         seen[point] = True
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _run_end(data, position, end, classes, wanted):
     """End of the run of characters of one class that begins at `position`."""
     while position < end:
@@ -131,7 +127,7 @@ def _run_end(data, position, end, classes, wanted):
     return position
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _contraction_end(data, position, end):
     """End of 's, 'll and so on, whose apostrophe is at `position`; 0 if there is none."""
     if position + 1 >= end:
@@ -147,7 +143,7 @@ def _contraction_end(data, position, end):
     return position + 3 if is_ll or is_ve_or_re else 0
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _space_end(data, position, end, classes):
     """End of a piece of space that begins at `position`: up to the last line end, or all but the last character."""
     after_line_end = last = stop = position
@@ -163,7 +159,7 @@ def _space_end(data, position, end, classes):
     return stop if stop == end or last == position else last
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _piece_end(data, position, end, classes):
     """End of the piece that begins at `position`: the alternatives of PIECES in their order."""
     point, after = _step(data, position)
@@ -184,62 +180,76 @@ def _piece_end(data, position, end, classes):
     return _space_end(data, position, end, classes)
 
 
-@numba.njit(cache=True)
-def _count_pieces(data: np.ndarray, offsets: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> None:
-    for row in range(len(offsets) - 1):
-        position = offsets[row]
-        while position < offsets[row + 1]:
-            position = _piece_end(data, position, offsets[row + 1], classes)
-            counts[row + 1] += 1
+@numba.njit(cache=True, nogil=True)
+def _number_pieces(data, offsets, classes, borders, number):
+    """Fill `borders` and `number`; returns first and last byte of each distinct piece.
 
-
-@numba.njit(cache=True)
-def _mark_pieces(
-    data: np.ndarray, offsets: np.ndarray, classes: np.ndarray, borders: np.ndarray, ends: np.ndarray
-) -> None:
-    for row in range(len(offsets) - 1):
-        position = offsets[row]
-        for piece in range(borders[row], borders[row + 1]):
-            position = _piece_end(data, position, offsets[row + 1], classes)
-            ends[piece] = position
-
-
-@numba.njit(cache=True)
-def _number_pieces(data, offsets, borders, ends, number, slots):
-    """Fill `number`; returns first and last byte of each distinct piece.
-
-    slots: open addressing by hash, a power of two of them, at least twice the pieces; -1 is free.
+    The table has open addressing and grows with what is distinct: one sized for all pieces would miss every cache.
     """
-    starts = np.empty(len(number), np.int64)
-    lengths = np.empty(len(number), np.int64)
-    distinct = 0
+    starts, ends = np.empty(1 << 12, np.int64), np.empty(1 << 12, np.int64)
+    hashes = np.empty(1 << 12, np.uint64)
+    slots = np.full(1 << 13, -1, np.int32)
+    distinct = piece = 0
     for row in range(len(offsets) - 1):
         start = offsets[row]
-        for piece in range(borders[row], borders[row + 1]):
-            length = ends[piece] - start
+        while start < offsets[row + 1]:
+            end = _piece_end(data, start, offsets[row + 1], classes)
             value = np.uint64(0xCBF29CE484222325)
-            for byte in range(start, start + length):
+            for byte in range(start, end):
                 value = (value ^ np.uint64(data[byte])) * np.uint64(0x100000001B3)
-            slot = np.int64(value ^ value >> np.uint64(32)) & (len(slots) - 1)
+            value ^= value >> np.uint64(32)
+            slot = np.int64(value & np.uint64(len(slots) - 1))
             while slots[slot] >= 0:
                 known = slots[slot]
-                same = 0
-                while lengths[known] == length and same < length and data[starts[known] + same] == data[start + same]:
-                    same += 1
-                if same == length:
+                if hashes[known] == value and _same_bytes(data, starts[known], ends[known], start, end):
                     break
                 slot = (slot + 1) & (len(slots) - 1)
             if slots[slot] < 0:
                 slots[slot] = distinct
-                starts[distinct] = start
-                lengths[distinct] = length
+                starts[distinct], ends[distinct], hashes[distinct] = start, end, value
                 distinct += 1
             number[piece] = slots[slot]
-            start = ends[piece]
-    return starts[:distinct], starts[:distinct] + lengths[:distinct]
+            piece += 1
+            start = end
+            if 2 * distinct == len(slots):
+                starts, ends = np.append(starts, starts), np.append(ends, ends)
+                hashes = np.append(hashes, hashes)
+                slots = _filled_slots(hashes[:distinct], 2 * len(slots))
+        borders[row + 1] = piece
+    return starts[:distinct], ends[:distinct]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
+def _same_bytes(data, start, end, other_start, other_end):
+    same = 0
+    if end - start == other_end - other_start:
+        while start + same < end and data[start + same] == data[other_start + same]:
+            same += 1
+    return start + same == end
+
+
+@numba.njit(cache=True, nogil=True)
+def _filled_slots(hashes, size):
+    """Open addressing table of `size` (a power of two) slots that holds the numbers of these hashes."""
+    slots = np.full(size, -1, np.int32)
+    for number in range(len(hashes)):
+        slot = np.int64(hashes[number] & np.uint64(size - 1))
+        while slots[slot] >= 0:
+            slot = (slot + 1) & (size - 1)
+        slots[slot] = number
+    return slots
+
+
+@numba.njit(cache=True, nogil=True)
+def _measure_rows(number, piece_borders, offsets, borders):
+    for row in range(len(borders) - 1):
+        length = 0
+        for piece in range(piece_borders[row], piece_borders[row + 1]):
+            length += offsets[number[piece] + 1] - offsets[number[piece]]
+        borders[row + 1] = borders[row] + length
+
+
+@numba.njit(cache=True, nogil=True)
 def _copy_tokens(number, tokens, offsets, joined):
     place = 0
     for piece in number:

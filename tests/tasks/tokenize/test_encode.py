@@ -1,6 +1,8 @@
 """Encoding: the compiled scanner gives the library's ids on any text; other tokenizers take the library's way."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,7 +39,7 @@ def encoded(encoder: Encoder, texts: list[str | None], end_token: int | None = N
 @settings(max_examples=150, deadline=None)
 @given(texts=TEXTS)
 def test_same_ids_as_the_library(encoder: Encoder, library: Tokenizer, texts: list[str]) -> None:
-    assert encoder.by_pieces
+    assert encoder.pairs is not None
     assert encoded(encoder, [*texts]) == [library.encode(text).ids for text in texts]
 
 
@@ -45,6 +47,27 @@ def test_every_code_point_is_cut_alike(encoder: Encoder, library: Tokenizer) -> 
     points = [chr(point) for point in range(0x3000) if not 0xD800 <= point < 0xE000]
     texts = [f"a{point}b {point}1{point}{point}\n{point}'s" for point in points]
     assert encoded(encoder, [*texts]) == [encoding.ids for encoding in library.encode_batch_fast(texts)]
+
+
+def test_long_pieces_and_many_distinct_ones(encoder: Encoder, library: Tokenizer) -> None:
+    words = [f"{chr(97 + number % 23)}{chr(97 + number % 29 % 26)}" * (number % 300) for number in range(1200)]
+    pieces = [f"w{chr(0x4E00 + number)}" for number in range(9000)]  # the table of distinct pieces grows twice
+    texts = [" ".join(words), "x" * 513 + " the flour" + "the" * 400 + "\n" + "-" * 2000, ",".join(pieces), "x" * 513]
+    assert encoded(encoder, [*texts]) == [encoding.ids for encoding in library.encode_batch_fast(texts)]
+
+
+@pytest.mark.parametrize("option", [{"ignore_merges": True}, {"unk_token": "a"}, {"end_of_word_suffix": "</w>"}])
+def test_models_that_do_more_than_merge_take_the_library_way(
+    tokenizer_folder: Path, tmp_path: Path, option: dict[str, Any]
+) -> None:
+    described = json.loads((tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"))
+    described["model"] |= option
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described), encoding="utf-8")
+    encoder = Encoder(tmp_path)
+    assert encoder.pairs is None
+    assert encoded(encoder, ["the flour"]) == [
+        Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("the flour").ids
+    ]
 
 
 def test_batches_and_end_tokens(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +108,7 @@ def test_foreign_tokenizer_takes_the_library_way(tmp_path: Path) -> None:
     tokenizer.train_from_iterator(["a b c"], trainers.WordLevelTrainer(special_tokens=["?"]))
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     encoder = Encoder(tmp_path)
-    assert not encoder.by_pieces
+    assert encoder.pairs is None
     assert encoded(encoder, ["c b x", ""]) == [tokenizer.encode("c b x").ids, []]
 
 
