@@ -38,7 +38,7 @@ def byte_pairs(tokenizer: Tokenizer) -> BytePairs | None:
     if model["type"] != "BPE" or any(model.get(name) for name in plain):
         return None
     vocabulary: dict[str, int] = model["vocab"]
-    characters = _byte_characters()
+    characters = byte_characters()
     if max(len(model["merges"]), *vocabulary.values()) >= 1 << ID_BITS:
         return None
     if not all(character in vocabulary for character in characters):
@@ -65,7 +65,7 @@ def piece_tokens(
     return tokens[: borders[-1]], borders
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
     """The character that stands for each byte in a byte-level vocabulary, as GPT-2 laid them out.
 
     Bytes that print in Latin-1 stand for themselves; the others take the characters from U+0100 on, in order.

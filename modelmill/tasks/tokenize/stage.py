@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.files import read_json
+from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.stage import Call, StageContext, StageResult
+from modelmill.tasks.tokenize.compression import (
+    OWN,
+    REFERENCE,
+    compression_rows,
+    compression_table,
+    measure_compression,
+)
 from modelmill.tasks.tokenize.config import Config
 from modelmill.tasks.tokenize.parts import TRAIN, encode_part, measure_part, sample_part
 from modelmill.tasks.tokenize.shards import SPLITS, write_index
@@ -18,7 +25,7 @@ Sizes = dict[str, dict[str, dict[str, Any]]]  # split → domain → tokens, doc
 
 
 def run(context: StageContext) -> StageResult:
-    """Measure → sample → train → encode; all but the training over the parts side by side."""
+    """Measure → sample → train → encode → compare; all but the training over the parts side by side."""
     corpus = context.latest("corpus").path
     documents = sorted((corpus / "documents").glob("part-*.parquet"))
     mixture: dict[str, float] = read_json(corpus / "mixture.json")
@@ -45,7 +52,9 @@ def run(context: StageContext) -> StageResult:
     ]
     entries = _merged(context.pool.map(encode_part, calls, "encode"))
     write_index(context.output, entries, vocab_size=vocab_size, eos_token_id=end_token, mixture=mixture)
-    return _result(entries, mixture, vocab_size, context.config)
+    compression = _compression(context, documents, tokenizer)
+    write_json(context.output / "report" / "compression.json", compression)
+    return _result(entries, mixture, vocab_size, context.config, compression)
 
 
 def sample_rates(
@@ -115,6 +124,18 @@ def _train(context: StageContext, samples: Sequence[str], output: Path) -> int:
     return size
 
 
+def _compression(context: StageContext, documents: Sequence[Path], tokenizer: Path) -> list[dict[str, Any]]:
+    """How densely the vocabulary, and the recipe's reference, hold the validation documents."""
+    config: Config = context.config
+    tokenizers = {OWN: str(tokenizer)} | ({} if config.reference is None else {REFERENCE: config.reference})
+    outputs = [str(context.workspace / "compression" / path.name) for path in documents]
+    calls = [
+        Call(path.stem, {"documents": str(path), "tokenizers": tokenizers, "output": output})
+        for path, output in zip(documents, outputs, strict=True)
+    ]
+    return compression_rows(context.pool.map(measure_compression, calls, "compare"), outputs)
+
+
 def _merged(parts: Sequence[Sizes]) -> Sizes:
     merged: Sizes = {split: {} for split in SPLITS}
     for split in SPLITS:
@@ -126,7 +147,13 @@ def _merged(parts: Sequence[Sizes]) -> Sizes:
     return merged
 
 
-def _result(entries: Sizes, mixture: Mapping[str, float], vocab_size: int, config: Config) -> StageResult:
+def _result(
+    entries: Sizes,
+    mixture: Mapping[str, float],
+    vocab_size: int,
+    config: Config,
+    compression: Sequence[Mapping[str, Any]],
+) -> StageResult:
     metrics: dict[str, float] = {"vocab_size": vocab_size}
     lines = ["| domain | split | documents | tokens | bytes per token | weight |", "|---|---|---:|---:|---:|---:|"]
     for split, domains in entries.items():
@@ -140,4 +167,13 @@ def _result(entries: Sizes, mixture: Mapping[str, float], vocab_size: int, confi
         metrics[f"tokens/{split}"] = sum(entry["tokens"] for entry in domains.values())
     documents = sum(entry["documents"] for domains in entries.values() for entry in domains.values())
     summary = f"Byte-level BPE of {vocab_size:,} tokens ({config.vocab_size:,} asked for).\n\n" + "\n".join(lines)
+    if compression:
+        for vocabulary in (OWN, REFERENCE):
+            figures = compression[-1].get(vocabulary, {})
+            metrics |= {f"{name}/{vocabulary}": value for name, value in figures.items() if name != "tokens"}
+        summary += f"\n\nValidation documents{_reference_words(config)}:\n\n{compression_table(compression)}"
     return StageResult(documents, documents, "documents", metrics=metrics, summary=summary)
+
+
+def _reference_words(config: Config) -> str:
+    return "" if config.reference is None else f" (in brackets: {Path(config.reference).name})"

@@ -16,6 +16,7 @@ def corpus_table(part: int) -> pa.Table:
         {
             "id": f"{part}-{number}",
             "text": f"{SENTENCES[number % 4]} Number {number}. " * (1 + number % 5),
+            "language": "zh" if number % 4 == 2 else "en",
             "domain": ("prose", "code", "chinese", "prose")[number % 4],
             "split": "validation" if number % 10 == 9 else "train",
         }
