@@ -11,13 +11,13 @@ from modelmill.flows.memory import PeakMemory
 from modelmill.flows.plan import PlanEntry, plan_identity
 from modelmill.flows.recipe import Line, Node
 from modelmill.services.compute import Compute
-from modelmill.services.identity import Identity, identity_config, stage_identity
+from modelmill.services.identity import Identity, identity_config, scores_alike, stage_identity
 from modelmill.services.store import Store, require_free_space, save_line
 from modelmill.tasks.contracts import check_inputs
 from modelmill.tasks.errors import InputError, RecipeError
 from modelmill.tasks.files import raise_if_disk_full, remove_path, write_json
 from modelmill.tasks.journal import Journal, read_events
-from modelmill.tasks.stage import Artifact, StageContext, StageResult
+from modelmill.tasks.stage import SCORES, Artifact, StageContext, StageResult
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Session:
             with _Following(journal, node.id, self.observers), PeakMemory() as memory:
                 write_json(workspace / "identity.json", identity.as_dict())
                 try:
-                    result = self._run(node, inputs, workspace, journal)
+                    result = self._run(node, inputs, workspace, journal, self._scored(node, identity))
                 except Exception as error:
                     raise_if_disk_full(error, workspace)
                     raise
@@ -172,7 +172,24 @@ class Session:
                 observer.stage_failed(node.id, error)
             raise
 
-    def _run(self, node: Node, inputs: dict[str, list[Artifact]], workspace: Path, journal: Journal) -> StageResult:
+    def _scored(self, node: Node, identity: Identity) -> Artifact | None:
+        """The newest build whose scores hold for this one too, unless the stage is forced to do all again."""
+        if node.id in self.force:
+            return None
+        for build in self.store.builds(node.spec.name):
+            folder = self.store.artifact_path(build["digest"])
+            if (folder / SCORES).is_dir() and scores_alike(identity, node.config, build):
+                return self.store.artifact(build, node.id)
+        return None
+
+    def _run(
+        self,
+        node: Node,
+        inputs: dict[str, list[Artifact]],
+        workspace: Path,
+        journal: Journal,
+        scored: Artifact | None,
+    ) -> StageResult:
         import importlib
 
         require_free_space(self.home, _expected_bytes(inputs, self.store.builds(node.spec.name)))
@@ -187,6 +204,7 @@ class Session:
             journal=journal,
             sampler=self.sampler,
             device=device,
+            scored=scored,
         )
         result = importlib.import_module(node.spec.entry_module).run(context)
         if result.rows_out == 0:

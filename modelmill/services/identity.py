@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from modelmill.tasks.stage import StageConfig
 _PACKAGE = "modelmill"
 _ROOT = Path(modelmill.__file__).parent
 _TASKS = f"{_PACKAGE}.tasks"
+_AFTER_SCORES = ("placement", "after_scores")
 
 
 @dataclass(frozen=True)
@@ -76,22 +78,35 @@ def library_versions(names: tuple[str, ...]) -> dict[str, str]:
     return {name: importlib.metadata.version(name).split("+")[0] for name in sorted(names)}
 
 
-def identity_config(model: BaseModel) -> dict[str, Any]:
-    """A configuration as plain data without its placement fields, at any depth."""
+def identity_config(model: BaseModel, without: tuple[str, ...] = ("placement",)) -> dict[str, Any]:
+    """A configuration as plain data without the fields that carry one of these marks, at any depth."""
     return {
-        name: _identity_value(getattr(model, name))
+        name: _identity_value(getattr(model, name), without)
         for name, info in type(model).model_fields.items()
-        if not (isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("placement"))
+        if not (isinstance(info.json_schema_extra, dict) and any(map(info.json_schema_extra.get, without)))
     }
 
 
-def _identity_value(value: Any) -> Any:
+def scores_alike(identity: Identity, config: StageConfig, build: Mapping[str, Any]) -> bool:
+    """Whether an earlier build (its manifest) differs from this one in nothing that enters the stage's scores.
+
+    False for a stage that has no field applied to finished scores.
+    """
+    plain = {name: value for name, value in identity.as_dict().items() if name != "config"}
+    if plain != {name: build["identity"].get(name) for name in plain}:
+        return False
+    scoring = identity_config(config, _AFTER_SCORES)
+    earlier = identity_config(type(config).model_validate(build["recipe_part"]), _AFTER_SCORES)
+    return scoring == earlier and scoring != identity_config(config)
+
+
+def _identity_value(value: Any, without: tuple[str, ...]) -> Any:
     if isinstance(value, BaseModel):
-        return identity_config(value)
+        return identity_config(value, without)
     if isinstance(value, dict):
-        return {str(key): _identity_value(item) for key, item in value.items()}
+        return {str(key): _identity_value(item, without) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_identity_value(item) for item in value]
+        return [_identity_value(item, without) for item in value]
     if isinstance(value, Path):
         return str(value)
     return value

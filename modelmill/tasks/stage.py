@@ -9,16 +9,20 @@ from pydantic import BaseModel, ConfigDict
 
 from modelmill.tasks.journal import Journal
 
+# Part of an artifact that holds what a later build with other thresholds need not compute again.
+SCORES = "scores"
+
 # Parts of an artifact that document how it was made (dropped rows, raw crawl records with their
-# times of day, plots). They are kept, but do not enter the digest that downstream keys use.
-EVIDENCE = ("dropped", "warc", "report")
+# times of day, plots, scores before thresholds). They are kept, but do not enter the digest that downstream keys use.
+EVIDENCE = ("dropped", "warc", "report", SCORES)
 
 
 class StageConfig(BaseModel):
     """Base of every configuration: frozen, unknown keys refused, the string under a field is its help text.
 
     A field that says only *where* something lies or runs carries `json_schema_extra={"placement": True}`
-    and never enters a stage's key.
+    and never enters a stage's key. One that a stage applies to finished scores (a threshold, a weight) carries
+    `json_schema_extra={"after_scores": True}`: a build that differs in nothing else takes an earlier one's scores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
@@ -123,6 +127,7 @@ class StageContext:
     workspace: folder that survives kills; resume from what lies there. It is deleted after publishing.
     output: folder inside the workspace that becomes the artifact. Write with `atomic_path`.
     device: "cpu" or "cuda" (placement; must not change the result of a data stage).
+    scored: an earlier build of this stage that differs in `after_scores` fields alone, for its folder `scores`.
     """
 
     config: Any
@@ -133,6 +138,7 @@ class StageContext:
     journal: Journal
     sampler: Callable[[], Sampler]
     device: str = "cpu"
+    scored: Artifact | None = None
 
     def latest(self, type: str) -> Artifact:
         """The last artifact of this type before the stage on the line."""

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from modelmill.services import identity
 from modelmill.services.identity import (
+    Identity,
     canonical_code,
     code_digests,
     config_class,
@@ -15,6 +16,8 @@ from modelmill.services.identity import (
     external_digests,
     identity_config,
     library_versions,
+    scores_alike,
+    stage_identity,
 )
 from modelmill.tasks.catalog import STAGES
 from modelmill.tasks.stage import StageConfig
@@ -64,6 +67,23 @@ def test_placement_never_enters_the_configuration_of_a_key() -> None:
     here = Outer(workers=2, inner=Inner(cache="/tmp/a"), many=(Inner(cache="/a"),))
     there = Outer(workers=64, inner=Inner(cache="/mnt/b"), many=(Inner(cache="/b"),))
     assert identity_config(here) == identity_config(there) == {"inner": {"rate": 0.5}, "many": [{"rate": 0.5}]}
+
+
+def test_scores_hold_where_only_what_comes_after_them_differs() -> None:
+    quality = {"positive": {"min_prose": 0.5}, "threshold": 0.1}
+
+    def build(recipe: dict[str, Any], digest: str = "a") -> tuple[Identity, StageConfig]:
+        config = config_class("curate").model_validate(recipe)
+        return stage_identity(STAGES["curate"], config, [("unique", digest)]), config
+
+    made, config = build({"quality": quality})
+    manifest = json.loads(json.dumps({"identity": made.as_dict(), "recipe_part": config.model_dump(mode="json")}))
+    changed = {"quality": quality | {"threshold": 0.5}, "validation_share": 0.3, "mixture": {"temperature": 2}}
+    assert scores_alike(*build(changed), manifest)
+    assert build(changed)[0].key != made.key
+    assert not scores_alike(*build(changed, digest="b"), manifest)
+    assert not scores_alike(*build({"quality": quality | {"folds": 3}}), manifest)
+    assert not scores_alike(*build(changed), manifest | {"identity": manifest["identity"] | {"code": {}}})
 
 
 @pytest.mark.parametrize(

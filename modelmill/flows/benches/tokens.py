@@ -1,4 +1,4 @@
-"""Texts → how fast the encoder of tokenize and its peers encode them with one vocabulary, and to the same ids or not."""
+"""Texts → how fast the encoder of tokenize and its peers encode them with one vocabulary, and with equal ids or not."""
 
 import os
 import tempfile

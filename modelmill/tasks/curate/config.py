@@ -46,7 +46,7 @@ class Quality(StageConfig):
     """Which documents show what is wanted: a trusted source or site, or prose-rich pages."""
     negative: Rule = Rule()
     """Which documents show what is not wanted, among those that are not positive."""
-    threshold: float = Field(ge=0, lt=1)
+    threshold: float = Field(ge=0, lt=1, json_schema_extra={"after_scores": True})
     """Documents that score less are dropped as `low_quality`; 0 keeps all, scored."""
     folds: int = Field(default=5, ge=2)
     """Parts of the cross-validation that measures the AUC."""
@@ -76,7 +76,7 @@ class Decontamination(StageConfig):
 
     suite: str = Field(json_schema_extra={"placement": True})
     """Name of a shipped suite, or path of a .jsonl file; its name and content enter the stage's key."""
-    ratio: float = Field(gt=0, le=1)
+    ratio: float = Field(gt=0, le=1, json_schema_extra={"after_scores": True})
     """T_D of Llama 3: an item is contaminated if at least this share of its tokens lies in 8-grams that were found."""
 
 
@@ -102,15 +102,15 @@ class Config(StageConfig):
     """Leave out to keep every document, with quality 1."""
     domains: dict[str, Rule] = Field(default_factory=dict)
     """Rules tried in this order; the first that holds names the document's domain, else it is `other`."""
-    mixture: Mixture = Mixture()
+    mixture: Mixture = Field(default=Mixture(), json_schema_extra={"after_scores": True})
     """Weights by domain."""
     suites: tuple[Decontamination, ...] = ()
     """Suites whose items must not be in the corpus."""
-    semantic: SemanticDedup | None = None
+    semantic: SemanticDedup | None = Field(default=None, json_schema_extra={"after_scores": True})
     """Leave out to keep documents that only mean the same."""
-    validation_share: float = Field(default=0.02, gt=0, lt=0.5)
+    validation_share: float = Field(default=0.02, gt=0, lt=0.5, json_schema_extra={"after_scores": True})
     """Share of documents held out for validation, drawn by a hash of their id."""
-    min_validation_documents: int = Field(default=2, ge=1)
+    min_validation_documents: int = Field(default=2, ge=1, json_schema_extra={"after_scores": True})
     """At least this many of each domain are held out (but never more than half of it)."""
     seed: int = 0
     """Salt of the hash that draws the split, the folds and the training sample."""

@@ -5,15 +5,17 @@ at least the share `ratio` (T_D) of the item's words lies in 8-grams that occur 
 eight words has no 8-gram: it cannot be looked for, and is counted as such.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from modelmill.tasks.curate.config import Decontamination
 from modelmill.tasks.curate.words import word_hashes
-from modelmill.tasks.suites.reader import Suite, load_suite
+from modelmill.tasks.suites.reader import Suite, load_suite, suite_name, suite_path
 
 NGRAM = 8
 FILTER_BITS = 22
@@ -97,6 +99,35 @@ def contaminated_rows(texts: pa.ChunkedArray, index: SuiteIndex) -> np.ndarray:
     """Sorted numbers of the texts that hold at least one item of the suite."""
     row, _, share = item_coverage(*found_grams(texts, index), index)
     return np.unique(row[share >= index.ratio])
+
+
+def suite_overlaps(rows: np.ndarray, grams: np.ndarray, index: SuiteIndex, number: int) -> pa.Table:
+    """Row, suite number, item id and overlap of every item and document that share an 8-gram."""
+    row, item, share = item_coverage(rows, grams, index)
+    ids = pa.array([each.id for each in index.suite.items], pa.string()).take(pa.array(item))
+    suite = np.full(len(row), number, np.int64)
+    return pa.table({"row": row, "suite": suite, "item": ids, "overlap": share.astype(np.float32)})
+
+
+def held_items(overlaps: pa.Table, suites: Sequence[Decontamination], num_rows: int) -> pa.Table:
+    """For each row the suite (its name), item and overlap for which it must go; nulls where it may stay.
+
+    Of several suites the first of the recipe counts, of its items the one that is there to the largest share.
+    """
+    ratios = pl.DataFrame(
+        {
+            "suite": range(len(suites)),
+            "name": [suite_name(suite_path(each.suite)) for each in suites],
+            "ratio": [each.ratio for each in suites],
+        },
+        schema={"suite": pl.Int64, "name": pl.String, "ratio": pl.Float32},
+    )
+    over = pl.DataFrame(overlaps).join(ratios, on="suite").filter(pl.col("overlap") >= pl.col("ratio"))
+    over = over.sort("row", "suite", pl.col("overlap").neg(), "item").unique("row", keep="first", maintain_order=True)
+    every = pl.DataFrame({"row": range(num_rows)}, schema={"row": pl.Int64})
+    chosen = every.join(over, on="row", how="left", maintain_order="left")
+    schema = pa.schema({"suite": pa.string(), "item": pa.string(), "overlap": pa.float32()})
+    return chosen.select(pl.col("name").alias("suite"), "item", "overlap").to_arrow().cast(schema)
 
 
 def contaminated_items(grams: np.ndarray, index: SuiteIndex) -> list[str]:

@@ -1,7 +1,8 @@
-"""One part of the documents → its survey, then its scores, then its kept and dropped rows: the functions that fan out.
+"""One part of the documents → its survey, its scores, its selection, its kept and dropped rows: what fans out.
 
-Three passes, because each needs a fact about the whole corpus: the student (from all surveys), and the border between
-the splits in each domain (from all scores).
+Four passes. Survey and scores know no threshold and are kept, so that other thresholds cost the last two only. Scoring
+needs a fact about the whole corpus, the student (from all surveys); so does writing, the border between the splits in
+each domain (from all selections).
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from modelmill.tasks.curate.config import Config
-from modelmill.tasks.curate.decontaminate import found_grams, item_coverage, suite_index
+from modelmill.tasks.curate.decontaminate import found_grams, held_items, suite_index, suite_overlaps
 from modelmill.tasks.curate.quality import quality_scores
 from modelmill.tasks.curate.rules import document_prose, domain_labels, quality_labels
 from modelmill.tasks.curate.split import is_validation
@@ -25,10 +26,12 @@ from modelmill.tasks.files import atomic_path
 
 LOW_QUALITY = "low_quality"
 CONTAMINATED = "contaminated:"
+NUM_EXAMPLES = 5
 
 
 def survey_part(documents: str, output: str, config: Config) -> dict[str, Any]:
-    """Write each row's teacher label, domain, contaminating suite and hash, and which 8-grams of which suite it holds.
+    """Write each row's teacher label, prose share, domain and hashes; which 8-grams of which suite it holds; and what
+    share of which items these cover.
 
     Returns the distinct 8-grams found, by suite.
     """
@@ -37,41 +40,51 @@ def survey_part(documents: str, output: str, config: Config) -> dict[str, Any]:
     labels = np.full(len(table), -1, np.int8)
     if config.quality is not None:
         labels = quality_labels(config.quality.positive, config.quality.negative, table, prose)
-    suites, hits, found = np.full(len(table), None, object), [], {}
-    for number, wanted in reversed(list(enumerate(config.suites))):
-        index = suite_index(wanted)
-        rows, grams = found_grams(table["text"], index)
-        row, _, share = item_coverage(rows, grams, index)
-        suites[row[share >= index.ratio]] = index.suite.name
-        hits.append(pa.table({"row": rows, "gram": grams, "suite": np.full(len(rows), number, np.int64)}))
-        found[index.suite.name] = np.unique(grams).tolist()
     survey = {
         "hash": string_hashes(table["id"], 2 * config.seed),
         "split_hash": string_hashes(table["id"], 2 * config.seed + 1),
         "label": labels,
+        "prose": prose.astype(np.float32),
         "domain": pa.array(domain_labels(config.domains, table, prose), pa.string()),
-        "suite": pa.array(suites, pa.string()),
     }
     _write(pa.table(survey), Path(output))
+    hits, overlaps, found = [], [], {}
+    for number, wanted in enumerate(config.suites):
+        index = suite_index(wanted)
+        rows, grams = found_grams(table["text"], index)
+        hits.append(pa.table({"row": rows, "gram": grams, "suite": np.full(len(rows), number, np.int64)}))
+        overlaps.append(suite_overlaps(rows, grams, index, number))
+        found[index.suite.name] = np.unique(grams).tolist()
     if hits:
         _write(pa.concat_tables(hits), hits_path(output))
+        _write(pa.concat_tables(overlaps), overlaps_path(output))
     return {"grams": found}
 
 
-def score_part(documents: str, survey: str, model: str | None, output: str, config: Config) -> dict[str, Any]:
-    """Write each row's quality and reason to drop (null: kept).
+def score_part(documents: str, model: str | None, output: str) -> None:
+    """Write each row's quality: 1 without a student."""
+    texts = pq.read_table(documents, columns=["text"])["text"]
+    quality = np.ones(len(texts), np.float32) if model is None else quality_scores(texts, Path(model))
+    _write(pa.table({"quality": quality}), Path(output))
+
+
+def select_part(documents: str, survey: str, scores: str, output: str, config: Config) -> dict[str, Any]:
+    """Apply the thresholds: write each row's quality and reason to drop (null: kept), with the suite's item that it
+    holds and the share of it (`overlap`), if any.
 
     Returns by domain the documents, bytes and smallest split hashes of what is kept.
     """
-    surveyed = pq.read_table(survey)
+    surveyed, scored = pq.read_table(survey), pq.read_table(scores)
     texts = pq.read_table(documents, columns=["text"])["text"]
-    quality = np.ones(len(surveyed), np.float32)
-    reason = pc.binary_join_element_wise(CONTAMINATED, surveyed["suite"], "")
-    if config.quality is not None and model is not None:
-        quality = quality_scores(texts, Path(model))
-        low = pc.if_else(pa.array(quality < config.quality.threshold), LOW_QUALITY, pa.scalar(None, pa.string()))
-        reason = pc.coalesce(reason, low)
-    _write(pa.table({"quality": quality, "reason": reason}), Path(output))
+    held = pa.table({"suite": pa.nulls(len(texts), pa.string())})
+    if config.suites:
+        held = held_items(pq.read_table(overlaps_path(survey)), config.suites, len(texts))
+        scored = scored.append_column("item", held["item"]).append_column("overlap", held["overlap"])
+    reason = pc.binary_join_element_wise(CONTAMINATED, held["suite"], "")
+    if config.quality is not None:
+        low = pc.less(scored["quality"], pa.scalar(config.quality.threshold, pa.float32()))
+        reason = pc.coalesce(reason, pc.if_else(low, LOW_QUALITY, pa.scalar(None, pa.string())))
+    _write(scored.append_column("reason", reason), Path(output))
     return {"kept": kept_counts(texts, surveyed, reason, config.min_validation_documents)}
 
 
@@ -86,12 +99,15 @@ def kept_counts(
 def write_part(
     documents: str, survey: str, scores: str, kept: str, dropped: str, borders: dict[str, int], config: Config
 ) -> dict[str, Any]:
-    """Write the kept rows with quality, domain and split, and the dropped ones with their reason.
+    """Write the kept rows with quality, prose, domain and split, and the dropped ones with their reason and, if that is
+    a suite, its item and overlap.
 
-    Returns documents kept by split, dropped by reason, and the suites' 8-grams that are still in what is kept.
+    Returns documents kept by split, dropped by reason, the suites' 8-grams that are still in what is kept, and some of
+    the documents that each suite removed.
     """
     table, surveyed, scored = pq.read_table(documents), pq.read_table(survey), pq.read_table(scores)
-    table = table.append_column("quality", scored["quality"]).append_column("domain", surveyed["domain"])
+    table = table.append_column("quality", scored["quality"]).append_column("prose", surveyed["prose"])
+    table = table.append_column("domain", surveyed["domain"])
     split = np.full(len(table), "train", object)
     for domain, border in borders.items():
         inside = pc.equal(surveyed["domain"], domain).to_numpy()
@@ -99,20 +115,37 @@ def write_part(
     keep = pc.is_null(scored["reason"])
     rows = table.append_column("split", pa.array(split, pa.string())).filter(keep)
     _write(rows, Path(kept))
-    table = table.append_column("reason", scored["reason"])
-    if "survivor" in scored.column_names:
-        table = table.append_column("survivor", scored["survivor"])
-    _write(table.filter(pc.invert(keep)), Path(dropped))
+    for name in scored.drop_columns("quality").column_names:
+        table = table.append_column(name, scored[name])
+    gone = table.filter(pc.invert(keep))
+    _write(gone, Path(dropped))
     return {
         "splits": _counts(rows["split"]),
-        "dropped": _counts(scored["reason"].filter(pc.invert(keep))),
+        "dropped": _counts(gone["reason"]),
         "grams": _kept_grams(survey, keep.to_numpy(), config),
+        "examples": _examples(gone) if config.suites else {},
     }
 
 
 def hits_path(survey: str) -> Path:
     """Where a survey puts the 8-grams it met."""
     return Path(survey).with_suffix(".hits.parquet")
+
+
+def overlaps_path(survey: str) -> Path:
+    """Where a survey puts which share of which items the documents hold."""
+    return Path(survey).with_suffix(".overlaps.parquet")
+
+
+def _examples(gone: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """The first few documents that were dropped for each suite's sake, by reason."""
+    examples: dict[str, list[dict[str, Any]]] = {}
+    contaminated = gone.filter(pc.starts_with(gone["reason"], CONTAMINATED))
+    for row in contaminated.select(["reason", "id", "url", "item", "overlap"]).to_pylist():
+        listed = examples.setdefault(row.pop("reason"), [])
+        if len(listed) < NUM_EXAMPLES:
+            listed.append(row | {"overlap": round(row["overlap"], 4)})
+    return examples
 
 
 def _domain_counts(rows: pa.Table, num_smallest: int) -> dict[str, dict[str, Any]]:

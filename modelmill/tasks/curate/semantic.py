@@ -31,7 +31,7 @@ MAX_SAMPLE_ROWS = 200_000
 def semantic_scores(
     context: StageContext, documents: Sequence[Path], surveys: Sequence[Path], scores: Sequence[Path]
 ) -> tuple[list[Path], list[dict[str, Any]]]:
-    """Run all steps → the new score files, and what `score_part` returns for each."""
+    """Run all steps → the new score files, and what `select_part` returns for each."""
     wanted: SemanticDedup = context.config.semantic
     folder = context.workspace / "semantic"
     parts = [Part(number, *paths, folder) for number, paths in enumerate(zip(documents, surveys, scores, strict=True))]
@@ -160,12 +160,12 @@ def compare_clusters(parts: Sequence[Part], first: int, config: SemanticDedup, o
 
 
 def mark_part(part: Part, dropped: Sequence[Path], config: Config) -> dict[str, Any]:
-    """A part's scores with the reason and the survivor of what is dropped here; returns what `score_part` does."""
+    """A part's scores with the reason and the survivor of what is dropped here; returns what `select_part` does."""
     scored = pl.read_parquet(part.scores).with_row_index("row").cast({"row": pl.Int64})
     gone = pl.concat([pl.read_parquet(path).filter(pl.col("part") == part.number) for path in dropped])
     marked = scored.join(gone.select("row", "survivor"), on="row", how="left", maintain_order="left")
     reason = pl.when(pl.col("survivor").is_null()).then(pl.col("reason")).otherwise(pl.lit(SEMANTIC))
-    table = marked.with_columns(reason=reason).select("quality", "reason", "survivor").to_arrow()
+    table = marked.with_columns(reason=reason).drop("row").to_arrow()
     _write(table, part.file("mark_part"))
     texts = pq.read_table(part.documents, columns=["text"])["text"]
     return {"kept": kept_counts(texts, pq.read_table(part.survey), table["reason"], config.min_validation_documents)}

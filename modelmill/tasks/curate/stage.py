@@ -1,5 +1,6 @@
 """Unique documents → the corpus: scored, labelled by domain, without the suites' items, weighed and split."""
 
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,49 +11,39 @@ import pyarrow.parquet as pq
 
 from modelmill.tasks.curate.config import Config
 from modelmill.tasks.curate.decontaminate import NGRAM, contaminated_items, suite_index
-from modelmill.tasks.curate.parts import score_part, survey_part, write_part
+from modelmill.tasks.curate.parts import CONTAMINATED, NUM_EXAMPLES, score_part, select_part, survey_part, write_part
 from modelmill.tasks.curate.quality import train_quality
 from modelmill.tasks.curate.semantic import semantic_scores
 from modelmill.tasks.curate.split import mixture_weights, validation_border
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.files import write_json
-from modelmill.tasks.stage import Call, StageContext, StageResult
+from modelmill.tasks.files import atomic_path, read_json, write_json
+from modelmill.tasks.stage import SCORES, Call, StageContext, StageResult
 from modelmill.tasks.suites.reader import suite_digest
 
 
 def run(context: StageContext) -> StageResult:
-    """Survey → train the student → score → semantic dedup if wanted → write, each over the parts side by side."""
+    """Score, or take an earlier build's scores → apply the thresholds → semantic dedup if wanted → write."""
     config: Config = context.config
     documents = sorted((context.latest("unique").path / "documents").glob("part-*.parquet"))
-    surveys = [context.workspace / "surveys" / path.name for path in documents]
-    scores = [context.workspace / "scores" / path.name for path in documents]
+    surveys = [context.output / SCORES / "surveys" / path.name for path in documents]
+    qualities = [context.output / SCORES / "qualities" / path.name for path in documents]
+    scores = [context.workspace / "selections" / path.name for path in documents]
 
-    surveyed = context.pool.map(
-        survey_part,
-        [
-            Call(path.stem, {"documents": str(path), "output": str(survey), "config": config})
-            for path, survey in zip(documents, surveys, strict=True)
-        ],
-        "survey",
-    )
-    model, training = _train(context, documents, surveys)
-    scored = context.pool.map(
-        score_part,
-        [
-            Call(
-                path.stem,
-                {
-                    "documents": str(path),
-                    "survey": str(survey),
-                    "model": model,
-                    "output": str(output),
-                    "config": config,
-                },
-            )
-            for path, survey, output in zip(documents, surveys, scores, strict=True)
-        ],
-        "score",
-    )
+    found = _found(context, documents, surveys, qualities)
+    calls = [
+        Call(
+            path.stem,
+            {
+                "documents": str(path),
+                "survey": str(survey),
+                "scores": str(quality),
+                "output": str(output),
+                "config": config,
+            },
+        )
+        for path, survey, quality, output in zip(documents, surveys, qualities, scores, strict=True)
+    ]
+    scored = context.pool.map(select_part, calls, "select")
     if config.semantic is not None and any(each["kept"] for each in scored):
         scores, scored = semantic_scores(context, documents, surveys, scores)
     domains = _domain_totals([each["kept"] for each in scored], config)
@@ -60,9 +51,35 @@ def run(context: StageContext) -> StageResult:
     written = context.pool.map(write_part, _write_calls(context, documents, surveys, scores, domains), "write")
 
     write_json(context.output / "mixture.json", mixture)
-    suites = _suite_report(config, surveyed, written)
+    suites = _suite_report(config, found["surveyed"], written)
     write_json(context.output / "decontamination.json", suites)
-    return _result(documents, written, training, domains, mixture, suites)
+    return _result(documents, written, found["training"], domains, mixture, suites)
+
+
+def _found(
+    context: StageContext, documents: Sequence[Path], surveys: Sequence[Path], qualities: Sequence[Path]
+) -> dict[str, Any]:
+    """What the survey and the student's training found, with the scores of every document in the output."""
+    folder = context.output / SCORES
+    if context.scored is not None:
+        with atomic_path(folder) as temporary:
+            shutil.copytree(context.scored.path / SCORES, temporary)
+        context.journal.note(f"the scores of build {context.scored.digest[:8]} hold: only thresholds differ")
+        return read_json(folder / "found.json")
+    calls = [
+        Call(path.stem, {"documents": str(path), "output": str(survey), "config": context.config})
+        for path, survey in zip(documents, surveys, strict=True)
+    ]
+    surveyed = context.pool.map(survey_part, calls, "survey")
+    model, training = _train(context, documents, surveys)
+    calls = [
+        Call(path.stem, {"documents": str(path), "model": model, "output": str(output)})
+        for path, output in zip(documents, qualities, strict=True)
+    ]
+    context.pool.map(score_part, calls, "score")
+    found = {"surveyed": surveyed, "training": training}
+    write_json(folder / "found.json", found)
+    return found
 
 
 def _train(
@@ -72,7 +89,7 @@ def _train(
     quality = context.config.quality
     if quality is None:
         return None, {}
-    model = str(context.workspace / "quality.npz")
+    model = str(context.output / SCORES / "quality.npz")
     arguments = {
         "documents": [str(path) for path in documents],
         "surveys": [str(path) for path in surveys],
@@ -134,6 +151,7 @@ def _suite_report(config: Config, surveyed: Sequence[Any], written: Sequence[Any
         name = index.suite.name
         before = [gram for part in surveyed for gram in part["grams"][name]]
         after = [gram for part in written for gram in part["grams"][number]]
+        reason = f"{CONTAMINATED}{name}"
         report[name] = {
             "digest": suite_digest(wanted.suite),
             "ngram": NGRAM,
@@ -142,7 +160,8 @@ def _suite_report(config: Config, surveyed: Sequence[Any], written: Sequence[Any
             "items_too_short": int(np.sum(~index.checkable)),
             "contaminated_before": contaminated_items(np.array(before, np.int64), index),
             "contaminated_after": contaminated_items(np.array(after, np.int64), index),
-            "documents_removed": sum(part["dropped"].get(f"contaminated:{name}", 0) for part in written),
+            "documents_removed": sum(part["dropped"].get(reason, 0) for part in written),
+            "examples": [row for part in written for row in part["examples"].get(reason, [])][:NUM_EXAMPLES],
         }
     return report
 
@@ -188,4 +207,7 @@ def _summary(
         before, after = len(suite["contaminated_before"]), len(suite["contaminated_after"])
         lines += ["", f"{name}: {before} of {suite['items']} items were in the corpus ({suite['items_too_short']} too "]
         lines[-1] += f"short to look for); {suite['documents_removed']} documents removed, {after} items remain."
+        lines += [
+            f"- {row['id']} ({row['url']}): {row['overlap']:.0%} of item {row['item']}" for row in suite["examples"]
+        ]
     return "\n".join(lines)

@@ -1,7 +1,9 @@
 """The stage whole: every document is kept with its labels or dropped with its reason, the same on every run."""
 
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from modelmill.tasks.curate.config import Config, external_digests
 from modelmill.tasks.curate.stage import run
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest, read_json, remove_path
-from modelmill.tasks.stage import StageContext
+from modelmill.tasks.stage import Artifact, Call, Pool, StageContext
 
 Make = Callable[[dict[str, Any]], StageContext]
 
@@ -31,6 +33,10 @@ def test_every_document_is_kept_or_dropped(make_context: Make, recipe: dict[str,
     )
     assert all(row["quality"] >= 0.3 for row in kept)
     assert {row["id"] for row in dropped if row["reason"] != "low_quality"} == {"0-7", "1-7", "2-7"}
+    leaks = [(row["item"], row["overlap"]) for row in dropped if row["reason"] == "contaminated:mill-questions"]
+    assert leaks == [("leaked", pytest.approx(17 / 19))] * 3  # all of the question, none of its two words of answer
+    assert {row["item"] for row in dropped if row["reason"] == "low_quality"} == {None}
+    assert all(0 <= row["prose"] <= 1 for row in kept + dropped)
     assert result.metrics["quality_auc"] > 0.95
 
 
@@ -57,6 +63,13 @@ def test_decontamination_report(make_context: Make, recipe: dict[str, Any]) -> N
     assert report["contaminated_before"] == ["leaked"]
     assert report["contaminated_after"] == []
     assert (report["documents_removed"], report["items"], report["items_too_short"]) == (3, 3, 1)
+    assert report["examples"][0] == {
+        "id": "0-7",
+        "url": "https://farm.example/0/7",
+        "item": "leaked",
+        "overlap": 0.8947,
+    }
+    assert [row["id"] for row in report["examples"]] == ["0-7", "1-7", "2-7"]
     assert external_digests(Config.model_validate(recipe)) == {"suites[0] mill-questions": report["digest"]}
 
 
@@ -73,6 +86,42 @@ def test_rerun_gives_the_same_bytes(make_context: Make, recipe: dict[str, Any]) 
     remove_path(context.workspace)
     run(context)
     assert digests(context.output) == first
+
+
+class RecordingPool:
+    """The real pool, and which passes it was asked for."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.num_workers, self.labels = pool, pool.num_workers, []
+
+    def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
+        self.labels.append(label)
+        return self.pool.map(function, calls, label)
+
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+        return self.pool.run(function, arguments, label)
+
+
+def test_other_thresholds_take_over_the_scores(make_context: Make, recipe: dict[str, Any], tmp_path: Path) -> None:
+    context = make_context(recipe)
+    run(context)
+    shutil.copytree(context.output, tmp_path / "earlier")
+    remove_path(context.workspace)
+
+    recipe["quality"]["threshold"] = 0.9
+    recipe["suites"][0]["ratio"] = 1.0
+    recipe |= {"validation_share": 0.1, "mixture": {"temperature": 2.0}}
+    context = make_context(recipe)
+    run(context)
+    anew = digests(context.output)
+    remove_path(context.workspace)
+
+    pool = RecordingPool(context.pool)
+    earlier = Artifact("corpus", tmp_path / "earlier", "1" * 64, "curate", {})
+    run(replace(context, pool=pool, scored=earlier))
+    assert pool.labels == ["select", "write"]
+    assert digests(context.output) == anew
+    assert digests(context.output) != digests(tmp_path / "earlier")
 
 
 def test_without_a_student_everything_stays(make_context: Make) -> None:
