@@ -1,5 +1,6 @@
 """Recipe part of curate → what counts as good, which domains there are, how they are weighted and split."""
 
+import hashlib
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -39,19 +40,42 @@ class Rule(StageConfig):
         return urls
 
 
-class Quality(StageConfig):
-    """A student is trained on documents that rules label, and then scores every document."""
+class Teacher(StageConfig):
+    """A chat model that reads a sample of the documents and says of each whether it is good."""
 
-    positive: Rule
-    """Which documents show what is wanted: a trusted source or site, or prose-rich pages."""
+    model: str = Field(json_schema_extra={"placement": True})
+    """Folder of a Hugging Face chat model that vLLM serves; its content enters the stage's key."""
+    requirements: str = Field(min_length=1)
+    """What makes a document good, in words; the teacher answers yes or no."""
+    documents: int = Field(default=5000, ge=20)
+    """How many documents it reads, drawn by a hash of their id."""
+    max_tokens: int = Field(default=1024, ge=16)
+    """How much of the beginning of each it sees, in its own tokens."""
+
+
+class Quality(StageConfig):
+    """A student is trained on documents that rules or a teacher label, and then scores every document."""
+
+    positive: Rule | None = None
+    """Which documents show what is wanted: a trusted source or site, or prose-rich pages. Or give `teacher`."""
     negative: Rule = Rule()
     """Which documents show what is not wanted, among those that are not positive."""
+    teacher: Teacher | None = None
+    """A model that labels instead of the rules."""
     threshold: float = Field(ge=0, lt=1, json_schema_extra={"after_scores": True})
     """Documents that score less are dropped as `low_quality`; 0 keeps all, scored."""
     folds: int = Field(default=5, ge=2)
     """Parts of the cross-validation that measures the AUC."""
     max_training_documents: int = Field(default=50_000, ge=20)
     """At most this many labelled documents are learnt from, half of them positive."""
+
+    @model_validator(mode="after")
+    def _labels_come_from_one_side(self) -> "Quality":
+        if (self.positive is None) == (self.teacher is None):
+            raise ValueError(
+                "quality takes its labels either from `positive` (a rule) or from `teacher` (a chat model)"
+            )
+        return self
 
 
 class SemanticDedup(StageConfig):
@@ -133,7 +157,7 @@ class Config(StageConfig):
 
 
 def external_digests(config: Config) -> dict[str, str]:
-    """Digest of each suite's items, by its place and name; of the embedding model's files, and what runs it."""
+    """Digest of each suite's items, by its place and name; of the models' files, and what runs the embedding."""
     digests = {
         f"suites[{index}] {suite_name(suite_path(each.suite))}": suite_digest(each.suite)
         for index, each in enumerate(config.suites)
@@ -141,7 +165,34 @@ def external_digests(config: Config) -> dict[str, str]:
     if config.semantic is not None and config.semantic.model is not None:
         digests["semantic.model"] = _model_digest(Path(config.semantic.model))
         digests |= {name: version(name).split("+")[0] for name in ("torch", "transformers")}
+    if config.quality is not None and config.quality.teacher is not None:
+        digests["quality.teacher"] = teacher_digest(Path(config.quality.teacher.model))
     return digests
+
+
+def teacher_digest(folder: Path) -> str:
+    """Digest of a model folder: its descriptions whole, of each file of weights the size and both ends.
+
+    To read the weights of a large model at every plan would take minutes; two trainings do not agree in both ends.
+
+    Raises:
+        InputError: the folder holds no model.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or not weights:
+        raise InputError(
+            f"quality.teacher: {folder} holds no config.json with *.safetensors; give a Hugging Face model's folder"
+        )
+    described = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".model", ".txt")]
+    ends = []
+    for path in weights:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            first = file.read(1 << 20)
+            file.seek(max(size - (1 << 20), 0))
+            ends.append([path.name, size, hashlib.sha256(first + file.read()).hexdigest()])
+    return value_digest([[path.name, file_digest(path)] for path in described] + ends)
 
 
 def _model_digest(folder: Path) -> str:

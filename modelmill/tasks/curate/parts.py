@@ -30,7 +30,7 @@ NUM_EXAMPLES = 5
 
 
 def survey_part(documents: str, output: str, config: Config) -> dict[str, Any]:
-    """Write each row's teacher label, prose share, domain and hashes; which 8-grams of which suite it holds; and what
+    """Write each row's label by rule, prose share, domain and hashes; which 8-grams of which suite it holds; and what
     share of which items these cover.
 
     Returns the distinct 8-grams found, by suite.
@@ -38,7 +38,7 @@ def survey_part(documents: str, output: str, config: Config) -> dict[str, Any]:
     table = pq.read_table(documents)
     prose = document_prose(table)
     labels = np.full(len(table), -1, np.int8)
-    if config.quality is not None:
+    if config.quality is not None and config.quality.positive is not None:
         labels = quality_labels(config.quality.positive, config.quality.negative, table, prose)
     survey = {
         "hash": string_hashes(table["id"], 2 * config.seed),

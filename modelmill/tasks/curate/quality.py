@@ -1,8 +1,8 @@
-"""Rule-labelled documents → a linear student, its cross-validated AUC, and a quality score for any document.
+"""Labelled documents → a linear student, its cross-validated AUC, and a quality score for any document.
 
-The student sees hashed words and word pairs, so it learns what the documents that the rules call good say and how, and
-carries that judgement to documents on which the rules are silent (Llama 3 §3.1.1 and dots.llm1 C.3 do it with larger
-students). Averaged stochastic gradient descent in one thread: the same weights wherever it runs.
+The student sees hashed words and word pairs, so it learns what the documents that rules or a teacher call good say and
+how, and carries that judgement to documents on which they are silent (Llama 3 §3.1.1 and dots.llm1 C.3 do it with
+larger students). Averaged stochastic gradient descent in one thread: the same weights wherever it runs.
 """
 
 from pathlib import Path
@@ -23,21 +23,23 @@ MIN_OF_EACH_LABEL = 10
 
 
 def train_quality(
-    documents: list[str], surveys: list[str], output: str, folds: int, max_documents: int, seed: int
+    documents: list[str], labels: list[str], output: str, folds: int, max_documents: int, seed: int
 ) -> dict[str, Any]:
     """Sample labelled documents, measure the AUC over folds, fit on all of them and write the weights.
+
+    labels: for each file of documents one with the columns `hash` and `label` (1 good, 0 poor, -1 neither).
 
     Raises:
         InputError: the recipe's rules leave too few documents of one label.
     """
-    texts, labels, hashes = _training_sample(documents, surveys, max_documents)
+    texts, verdicts, hashes = _training_sample(documents, labels, max_documents)
     features = hashed_features(texts)
     # bits that the choice of the sample did not use
-    auc = cross_validated_auc(features, labels, (hashes % np.uint64(1 << 32) % np.uint64(folds)).astype(int), seed)
-    model = _fitted(features, labels, seed)
+    auc = cross_validated_auc(features, verdicts, (hashes % np.uint64(1 << 32) % np.uint64(folds)).astype(int), seed)
+    model = _fitted(features, verdicts, seed)
     with atomic_path(Path(output)) as temporary, temporary.open("wb") as file:
         np.savez(file, weights=model.coef_[0].astype(np.float32), bias=np.float32(model.intercept_[0]))
-    return {"positive": int(labels.sum()), "negative": int((1 - labels).sum()), "auc": auc}
+    return {"positive": int(verdicts.sum()), "negative": int((1 - verdicts).sum()), "auc": auc}
 
 
 def cross_validated_auc(features: sparse.csr_matrix, labels: np.ndarray, fold: np.ndarray, seed: int) -> dict[str, Any]:
@@ -74,10 +76,10 @@ def _fitted(features: sparse.csr_matrix, labels: np.ndarray, seed: int) -> Any:
 
 
 def _training_sample(
-    documents: list[str], surveys: list[str], max_documents: int
+    documents: list[str], label_files: list[str], max_documents: int
 ) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray]:
     """Texts, labels and id hashes of the labelled documents with the smallest hashes, at most half of each label."""
-    tables = [pq.read_table(path, columns=["hash", "label"]) for path in surveys]
+    tables = [pq.read_table(path, columns=["hash", "label"]) for path in label_files]
     part = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     row = np.concatenate([np.arange(len(table)) for table in tables])
     every = pa.concat_tables(tables)
@@ -87,8 +89,9 @@ def _training_sample(
         found = np.flatnonzero(labels == label)
         if len(found) < MIN_OF_EACH_LABEL:
             raise InputError(
-                f"quality.{name} holds for {len(found)} of {len(labels)} documents, too few to learn from "
-                f"(at least {MIN_OF_EACH_LABEL}); widen the rule, or leave `quality` out to keep every document"
+                f"quality.{name} holds for {len(found)} of {len(labels)} documents, too few to learn from (at least "
+                f"{MIN_OF_EACH_LABEL}); widen the rule (with a teacher: its requirements, or let it read more), or "
+                "leave `quality` out to keep every document"
             )
         chosen.append(found[np.argsort(hashes[found], kind="stable")[: max_documents // 2]])
     picked = np.sort(np.concatenate(chosen))

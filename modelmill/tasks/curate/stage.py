@@ -15,6 +15,7 @@ from modelmill.tasks.curate.parts import CONTAMINATED, NUM_EXAMPLES, score_part,
 from modelmill.tasks.curate.quality import train_quality
 from modelmill.tasks.curate.semantic import semantic_scores
 from modelmill.tasks.curate.split import mixture_weights, validation_border
+from modelmill.tasks.curate.teacher import teacher_labels
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import atomic_path, read_json, write_json
 from modelmill.tasks.stage import SCORES, Call, StageContext, StageResult
@@ -90,9 +91,13 @@ def _train(
     if quality is None:
         return None, {}
     model = str(context.output / SCORES / "quality.npz")
+    labels = surveys
+    if quality.teacher is not None:
+        labels = [context.output / SCORES / "labels" / path.name for path in documents]
+        teacher_labels(context, quality.teacher, documents, surveys, labels)
     arguments = {
         "documents": [str(path) for path in documents],
-        "surveys": [str(path) for path in surveys],
+        "labels": [str(path) for path in labels],
         "output": model,
         "folds": quality.folds,
         "max_documents": quality.max_training_documents,
