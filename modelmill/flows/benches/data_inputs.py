@@ -16,6 +16,7 @@ from modelmill.tasks.text.row_files import read_rows
 from modelmill.tasks.text.shards import write_shard
 
 _BATCH_PAGES = 50
+_PACKAGES: tuple[str, ...] = DocumentationSource.model_fields["packages"].default
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ def prepared_inputs(folder: Path, labelled: Path | None, documents: Path | None,
     return Inputs(pages_path, texts_path, num_pages, len(texts), sum(len(text.encode()) for text in texts) / 1e6)
 
 
-def documentation(megabytes: float) -> tuple[list[bytes], list[str]]:
-    """Pages of modules that this installation has anyway, in random order, and the main text of each."""
+def documentation(megabytes: float, packages: tuple[str, ...] = _PACKAGES) -> tuple[list[bytes], list[str]]:
+    """Pages of modules that this installation has anyway, in random order, and the main text of each that has some."""
     pages: list[bytes] = []
     texts: list[str] = []
     size = 0
-    for batch in _page_batches():
+    for batch in _page_batches(packages):
         kept, _ = extract_rows(pa.table({"html": pa.array(batch, pa.large_binary())}), ExtractionConfig())
         pages += batch
         texts += kept["text"].to_pylist()
@@ -68,10 +69,9 @@ def documentation(megabytes: float) -> tuple[list[bytes], list[str]]:
     return pages, texts
 
 
-def _page_batches() -> Iterator[list[bytes]]:
-    source = DocumentationSource(kind="documentation", name="docs", pages=1)
+def _page_batches(packages: tuple[str, ...]) -> Iterator[list[bytes]]:
     with tempfile.TemporaryDirectory(prefix="mill-bench-") as home:
-        site = DocumentationSite(source.packages, 1, Path(home))
+        site = DocumentationSite(packages, 1, Path(home))
         try:
             addresses = [url.removeprefix("http://").split("/", 1) for url in site.urls.values()]
             random.Random(0).shuffle(addresses)

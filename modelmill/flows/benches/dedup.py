@@ -110,11 +110,12 @@ def _datasketch(folder: Path, bands: int, rows: int) -> None:
 
 
 def _datatrove(folder: Path, bands: int, rows: int) -> None:
-    """The four steps as datatrove's own example runs them."""
+    """The four steps as datatrove's own example runs them, with SHA-1: its xxhash64 fails with xxhash 3.8 and later."""
     from datatrove.executor import LocalPipelineExecutor  # pyright: ignore[reportMissingImports]
     from datatrove.pipeline import dedup  # pyright: ignore[reportMissingImports]
     from datatrove.pipeline.readers import ParquetReader  # pyright: ignore[reportMissingImports]
     from datatrove.pipeline.writers import ParquetWriter  # pyright: ignore[reportMissingImports]
+    from datatrove.utils.hashing import HashConfig  # pyright: ignore[reportMissingImports]
     from loguru import logger  # pyright: ignore[reportMissingImports]
 
     logger.remove()
@@ -122,7 +123,7 @@ def _datatrove(folder: Path, bands: int, rows: int) -> None:
     for path in (work, output):
         remove_path(path)
     reader = ParquetReader(str(folder / "input" / "documents"))
-    config = dedup.MinhashConfig(num_buckets=bands, hashes_per_bucket=rows)
+    config = dedup.MinhashConfig(num_buckets=bands, hashes_per_bucket=rows, hash_config=HashConfig(hash_fc="sha1"))
     signatures, buckets, removed = (str(work / name) for name in ("signatures", "buckets", "removed"))
     steps = [
         ([reader, dedup.MinhashDedupSignature(signatures, config=config)], 1),
