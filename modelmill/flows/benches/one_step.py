@@ -15,6 +15,7 @@ from modelmill.flows.benches.measured import Measured
 STEPS = {
     "archives": "",
     "extraction": "pages",
+    "languages": "",
     "rules": "documents",
     "personal_data": "documents",
     "safety": "documents",
