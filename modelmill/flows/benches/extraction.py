@@ -15,7 +15,7 @@ from modelmill.tasks.text.row_files import read_rows
 
 STEP = "main text"
 LABELS = ("main_content", "page_type", "must_have", "must_not")
-_TIMED_PAGES = 200  # evenly over the table; quality is of all pages
+_TIMED_PAGES = 100  # evenly over the table; quality is of all pages
 _WORD = re.compile(r"\w+")
 
 
