@@ -84,9 +84,10 @@ def test_texts_are_a_random_sample_of_a_file(tmp_path: Path, documents: Path) ->
         sampled_texts(empty, 1.0)
     pages = tmp_path / "pages.parquet"
     pq.write_table(pa.table({"html": [b"<p>one</p>", b"<p>two</p>"]}), pages)
-    inputs = prepared_inputs(tmp_path, pages, documents, 1.0)
+    inputs = prepared_inputs(tmp_path, ("pages", "documents"), pages, documents, 1.0)
     assert (inputs.pages, inputs.num_pages, inputs.num_documents) == (pages, 2, 3)
     assert pq.read_table(inputs.documents)["text"].to_pylist() == sampled_texts(documents, 1.0)
+    assert prepared_inputs(tmp_path, ("pages",), pages, None, 1.0).num_documents == 0
 
 
 def test_documentation_of_this_machine_is_the_input_without_files() -> None:

