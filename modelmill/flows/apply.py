@@ -188,7 +188,8 @@ _STEP_FUNCTIONS: dict[str, Callable[..., Tables]] = {
 
 def _deduplicated(batches: Iterator[Batch], settings: Any, workers: Workers, folder: Path) -> Iterator[Tables]:
     """Duplicates are found among all rows: they are laid down as shards first."""
-    from modelmill.tasks.dedup.pipeline import Job, decide, numbered_shards
+    from modelmill.tasks.dedup.job import Job, numbered_shards
+    from modelmill.tasks.dedup.pipeline import decide
     from modelmill.tasks.text.shards import write_shard
 
     paths = []

@@ -286,6 +286,26 @@ def bench_line(
     print_figures(measure(recipe, console), output)
 
 
+@bench.command("data")
+def bench_data(
+    steps: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these steps; a wrong name lists them. All by default.")
+    ] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Pages for extraction: Parquet with html, and WCXB's labels if it has them.")
+    ] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="JSONL or Parquet with text for the other steps; by default documentation.")
+    ] = None,
+    size: Annotated[float, typer.Option(min=0.01, help="Megabytes of text to measure on.")] = 4.0,
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure each data step beside its peers on one input: rates per CPU-second, and quality."""
+    from modelmill.flows.benches.data import bench_data as measure
+
+    measure(console, steps, labelled, documents, size, output)
+
+
 def print_figures(figures: dict[str, Any], output: Path | None) -> None:
     """Figures as JSON on the terminal, and in a file."""
     text = json.dumps(figures, indent=1)

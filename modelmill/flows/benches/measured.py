@@ -21,6 +21,16 @@ class Measured:
     note: str = ""
 
 
+def peer(step: str, tool: str, package: str, measure: Callable[[], Measured]) -> Measured:
+    """What a peer did, or why there is no figure: it is not installed, or it failed; our own figures go on."""
+    try:
+        return measure()
+    except ImportError:
+        return Measured(step, tool, note=f"not installed: pip install {package}")
+    except Exception as error:  # noqa: BLE001 - other people's code, under versions that it may not know
+        return Measured(step, tool, note=f"failed: {type(error).__name__}: {error}")
+
+
 def cpu_seconds(function: Callable[[], object], repeats: int = 3) -> float:
     """Median CPU time of a call in seconds, of all threads and of the child processes that it waited for.
 

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from modelmill.flows.benches.measured import Measured, cpu_seconds
+from modelmill.flows.benches.measured import Measured, cpu_seconds, peer
 from modelmill.flows.benches.personal_samples import Sample, personal_samples
 from modelmill.tasks.clean.config import PersonalData
 from modelmill.tasks.clean.personal.redact import KINDS, found_in, redact
 
 STEP = "personal data"
+DATATROVE = "datatrove PIIFormatter"
+PHONENUMBERS = "phonenumbers PhoneNumberMatcher"
 Spans = Iterable[tuple[str, int, int]]
 
 
@@ -21,7 +23,11 @@ def measure(documents: Sequence[str] = (), num_samples: int = 2000, seed: int = 
     """
     samples = personal_samples(num_samples, seed)
     texts = list(documents) or [sample.text for sample in samples]
-    return [_ours(samples, texts), _datatrove(samples, texts), _phonenumbers(samples, texts)]
+    return [
+        _ours(samples, texts),
+        peer(STEP, DATATROVE, "datatrove", lambda: _datatrove(samples, texts)),
+        peer(STEP, PHONENUMBERS, "phonenumbers", lambda: _phonenumbers(samples, texts)),
+    ]
 
 
 def _ours(samples: list[Sample], texts: list[str]) -> Measured:
@@ -35,11 +41,8 @@ def _ours(samples: list[Sample], texts: list[str]) -> Measured:
 
 
 def _datatrove(samples: list[Sample], texts: list[str]) -> Measured:
-    tool = "datatrove PIIFormatter"
-    try:
-        from datatrove.pipeline.formatters.pii import PIIFormatter  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return Measured(STEP, tool, note="not installed")
+    from datatrove.pipeline.formatters.pii import PIIFormatter  # pyright: ignore[reportMissingImports]
+
     formatter = PIIFormatter()
 
     def spans(text: str) -> Spans:
@@ -50,15 +53,11 @@ def _datatrove(samples: list[Sample], texts: list[str]) -> Measured:
 
     quality = scores(samples, [spans(sample.text) for sample in samples], ("email", "ip"))
     rate = len(texts) / cpu_seconds(lambda: [formatter.format(text) for text in texts])
-    return Measured(STEP, tool, rate, "documents/s", quality, "e-mail and IP addresses only")
+    return Measured(STEP, DATATROVE, rate, "documents/s", quality, "e-mail and IP addresses only")
 
 
 def _phonenumbers(samples: list[Sample], texts: list[str]) -> Measured:
-    tool = "phonenumbers PhoneNumberMatcher"
-    try:
-        from phonenumbers import PhoneNumberMatcher  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return Measured(STEP, tool, note="not installed")
+    from phonenumbers import PhoneNumberMatcher  # pyright: ignore[reportMissingImports]
 
     def spans(text: str) -> Spans:
         return [("phone", match.start, match.end) for match in PhoneNumberMatcher(text, "US")]
@@ -66,7 +65,7 @@ def _phonenumbers(samples: list[Sample], texts: list[str]) -> Measured:
     quality = scores(samples, [spans(sample.text) for sample in samples], ("phone",))
     few = texts[:200]
     rate = len(few) / cpu_seconds(lambda: [spans(text) for text in few], repeats=1)
-    return Measured(STEP, tool, rate, "documents/s", quality, "telephone numbers only; region US")
+    return Measured(STEP, PHONENUMBERS, rate, "documents/s", quality, "telephone numbers only; region US")
 
 
 def scores(samples: Sequence[Sample], found: Sequence[Spans], kinds: Sequence[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from modelmill.flows.benches.measured import Measured, cpu_seconds
+from modelmill.flows.benches.measured import Measured, cpu_seconds, peer
 from modelmill.flows.benches.rule_texts import reference_texts, texts_about_thresholds
 from modelmill.tasks.clean.c4 import c4_verdict, edited_lines
 from modelmill.tasks.clean.config import C4, Config, FineWeb, GopherQuality, GopherRepetition
@@ -62,25 +62,24 @@ def measure(texts: Sequence[str] | None = None) -> list[Measured]:
     timed: dict[str, Callable[[], object]] = {
         "whole chain": lambda: clean_table(table, Config()),
         "language": lambda: identify(table["text"]),
+        **{name: partial(_reasons_of, name, texts) for name in FILTERS},
         "four filters": partial(verdicts, texts),
     }
-    timed |= {name: partial(_reasons_of, name, texts) for name in FILTERS}
+    note = f"{size:,.0f} characters a document"
     found = [
-        Measured(f"rules: {step}", "Modelmill", len(texts) / cpu_seconds(call), "documents/s", {"characters": size})
+        Measured(f"rules: {step}", "modelmill", len(texts) / cpu_seconds(call), "documents/s", note=note)
         for step, call in timed.items()
     ]
-    try:
-        return [*found, _peer(texts)]
-    except ImportError as error:
-        return [*found, Measured("rules: four filters", "datatrove", note=f"not installed: {error}")]
+    return [*found, peer("rules: four filters", "datatrove", "datatrove spacy", lambda: _datatrove(texts))]
 
 
-def _peer(texts: Sequence[str]) -> Measured:
+def _datatrove(texts: Sequence[str]) -> Measured:
     theirs: dict[str, Reasons] = {}
     sample = texts[: max(1, min(len(texts), 300))]  # about ten a second
     seconds = cpu_seconds(lambda: theirs.update(datatrove_verdicts(sample)), repeats=1)
     agreed = agreement(verdicts(sample), theirs)
-    return Measured("rules: four filters", "datatrove", len(sample) / seconds, "documents/s", agreed)
+    note = f"{len(sample)} documents; shares with the same verdict"
+    return Measured("rules: four filters", "datatrove", len(sample) / seconds, "documents/s", agreed, note)
 
 
 def agreement(ours: dict[str, Reasons], theirs: dict[str, Reasons]) -> dict[str, float]:
