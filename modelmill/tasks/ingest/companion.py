@@ -46,7 +46,7 @@ class Companion:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def ask(self, question: bytes, seconds: float, starting_seconds: float = 60.0) -> bytes:
+    def ask(self, question: bytes, seconds: float, starting_seconds: float = 180.0) -> bytes:
         """The child's answer within `seconds`, plus the time that a fresh process takes to start.
 
         Raises:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import pyarrow as pa
@@ -31,10 +31,11 @@ _FLAT_TAGS = _EMPTY_TAGS | _MEDIA_TAGS | _ROW_TAGS | {"html", "head", "body", "p
 
 @dataclass(frozen=True)
 class ExtractedPage:
-    """Title (may be empty) and main text (never empty) of one page."""
+    """Title (may be empty), main text (never empty) and type of one page (empty where the extractor knows none)."""
 
     title: str
     text: str
+    page_type: str = ""
 
 
 class Extractor:
@@ -67,7 +68,7 @@ class Extractor:
         except CompanionError as error:
             raise RejectedError("too_slow" if error.timed_out else "extractor_failed", str(error)) from error
         found = ExtractedPage(**json.loads(answer))
-        return ExtractedPage(found.title, checked_text(found.text, self._limits))
+        return replace(found, text=checked_text(found.text, self._limits))
 
     def capture(self, capture: Capture) -> ExtractedPage:
         """Title and text of a page in an archive.
@@ -98,6 +99,15 @@ def checked_text(text: str, limits: Limits) -> str:
     if len(text) > limits.text_characters:
         raise RejectedError("too_large", f"{len(text)} characters of text, the limit is {limits.text_characters}")
     return text
+
+
+def plain_page(text: str, limits: Limits) -> ExtractedPage:
+    """A page that came as text.
+
+    Raises:
+        RejectedError: empty_text or too_large.
+    """
+    return ExtractedPage("", checked_text(text, limits))
 
 
 def nesting(html: str, limit: int) -> int:

@@ -1,10 +1,11 @@
-"""HTML as UTF-8 on standard input → JSON {title, text} on standard output; runs as a companion of `extract`."""
+"""HTML as UTF-8 on standard input → JSON {title, text, page_type} on standard output; runs as a companion of `extract`."""
 
 import argparse
 import json
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import asdict
 
 from modelmill.tasks.ingest.companion import serve
 
@@ -26,6 +27,23 @@ def tidy(text: str) -> str:
     text = _CONTROLS.sub("", _NEWLINES.sub("\n", text)).replace("\u00a0", " ")
     text = _TABS.sub(lambda match: "" if match.start() == 0 or text[match.start() - 1] == "\n" else " ", text)
     return _BLANK_LINES.sub("\n\n", _LINE_ENDS.sub("\n", text + "\n")).strip("\n")
+
+
+def modelmill_extraction(html: str) -> dict[str, str]:
+    """Title, main text and type of page by the model of blocks that comes with Modelmill."""
+    from modelmill.tasks.ingest.main_text.extract import main_text
+    from modelmill.tasks.ingest.main_text.model import shipped_model
+
+    return asdict(main_text(html.encode("utf-8", errors="replace"), shipped_model()))
+
+
+def union_extraction(html: str) -> dict[str, str]:
+    """Like `modelmill_extraction`, with the blocks that one of the other extractors keeps besides."""
+    from modelmill.tasks.ingest.main_text.extract import main_text
+    from modelmill.tasks.ingest.main_text.model import shipped_model
+
+    others = tuple(extraction(html)["text"] for extraction in (resiliparse_extraction, trafilatura_extraction))
+    return asdict(main_text(html.encode("utf-8", errors="replace"), shipped_model(), others))
 
 
 def resiliparse_extraction(html: str) -> dict[str, str]:
@@ -57,6 +75,8 @@ def trafilatura_extraction(html: str) -> dict[str, str]:
 
 
 EXTRACTORS: dict[str, Callable[[str], dict[str, str]]] = {
+    "modelmill": modelmill_extraction,
+    "union": union_extraction,
     "resiliparse": resiliparse_extraction,
     "trafilatura": trafilatura_extraction,
 }
@@ -67,7 +87,8 @@ def extracted(html: bytes, extractor: str) -> bytes:
     found = EXTRACTORS[extractor](html.decode("utf-8", errors="replace"))
     title = " ".join(tidy(found["title"]).split())[:_MAX_TITLE]
     text = unicodedata.normalize("NFC", tidy(found["text"]))
-    return json.dumps({"title": title, "text": text}, ensure_ascii=False).encode("utf-8", errors="replace")
+    answer = {"title": title, "text": text, "page_type": found.get("page_type", "")}
+    return json.dumps(answer, ensure_ascii=False).encode("utf-8", errors="replace")
 
 
 def main() -> None:
@@ -77,6 +98,8 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("megabytes", type=int)
     arguments = parser.parse_args()
+    # Kernels are compiled in a fresh installation, libraries and weights loaded in any: no page's time.
+    extracted(b"<title>first</title><p>A page before the first.</p>", arguments.extractor)
     serve(lambda html: extracted(html, arguments.extractor), arguments.seconds, arguments.megabytes)
 
 

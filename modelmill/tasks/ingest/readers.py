@@ -22,7 +22,7 @@ from modelmill.tasks.ingest.config import (
     WetSource,
 )
 from modelmill.tasks.ingest.decode import RejectedError, decoded_text
-from modelmill.tasks.ingest.extract import Extractor, capture_text, checked_text, unusable
+from modelmill.tasks.ingest.extract import Extractor, capture_text, plain_page, unusable
 from modelmill.tasks.ingest.files import SourceFile
 from modelmill.tasks.ingest.reading import Reading
 from modelmill.tasks.ingest.remote import Download, local_copy
@@ -91,7 +91,7 @@ def _read_wet(reading: Reading, source: WetSource, files: list[SourceFile]) -> N
             reading.drop(identifier, capture.url, *problem, _place(file, capture))
             continue
         row = {"id": identifier, "url": capture.url, "date": capture.date}
-        page = lambda capture=capture: ("", checked_text(capture_text(capture, limits), limits))  # noqa: E731
+        page = lambda capture=capture: plain_page(capture_text(capture, limits), limits)  # noqa: E731
         reading.add(row, page, _place(file, capture))
 
 
@@ -105,7 +105,7 @@ def _read_html(reading: Reading, source: HtmlSource, files: list[SourceFile]) ->
 def _read_text(reading: Reading, source: TextSource, files: list[SourceFile]) -> None:
     for file in files:
         row = {"id": row_id(source.name, file.name), "url": file.name, "date": ""}
-        reading.add(row, lambda file=file: ("", checked_text(_file_text(reading, file), reading.config.limits)))
+        reading.add(row, lambda file=file: plain_page(_file_text(reading, file), reading.config.limits))
 
 
 def _file_text(reading: Reading, file: SourceFile) -> str:

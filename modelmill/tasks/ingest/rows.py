@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from modelmill.tasks.ingest.archives import open_address
 from modelmill.tasks.ingest.config import Columns, DatasetSource, JsonlSource, ParquetSource
 from modelmill.tasks.ingest.decode import RejectedError, decoded_text
-from modelmill.tasks.ingest.extract import checked_text
+from modelmill.tasks.ingest.extract import ExtractedPage, plain_page
 from modelmill.tasks.ingest.files import SourceFile
 from modelmill.tasks.ingest.reading import Reading
 from modelmill.tasks.ingest.schema import PAGE_SCHEMA, row_id
@@ -83,6 +83,7 @@ def _add_table(reading: Reading, columns: Columns, name: str, table: pa.Table) -
     made = pa.array([row_id(reading.source, name, str(number)) for number in range(len(text))], pa.string())
     rows["id"] = pc.coalesce(rows["id"], pa.chunked_array([made]))
     rows |= {column: pc.fill_null(rows[column], "") for column in ("url", "date", "title")}
+    rows["page_type"] = pa.chunked_array([pa.array([""] * len(text), pa.string())])
     rows["source"] = pa.chunked_array([pa.array([reading.source] * len(text), pa.string())])
     whole = pa.table(rows).select(PAGE_SCHEMA.names)
     reading.writer.keep_table(whole.filter(usable))
@@ -105,7 +106,7 @@ def _add_rows(reading: Reading, columns: Columns, name: str, rows: Iterator[dict
         )
 
 
-def _row_page(reading: Reading, content: Any, is_html: bool) -> tuple[str, str]:
+def _row_page(reading: Reading, content: Any, is_html: bool) -> ExtractedPage:
     limits = reading.config.limits
     if isinstance(content, bytes):
         content = decoded_text(content, None)
@@ -113,7 +114,7 @@ def _row_page(reading: Reading, content: Any, is_html: bool) -> tuple[str, str]:
         raise RejectedError("empty_text", f"found {type(content).__name__} where text was expected")
     if len(content) > limits.page_bytes:
         raise RejectedError("too_large", f"{len(content)} characters")
-    return reading.extracted(content) if is_html else ("", checked_text(content, limits))
+    return reading.extracted(content) if is_html else plain_page(content, limits)
 
 
 def _string(value: Any) -> str:

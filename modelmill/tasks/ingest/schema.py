@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from modelmill.tasks.files import atomic_path
 
-PAGE_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "url", "date", "source", "title", "text")])
+PAGE_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "url", "date", "source", "title", "page_type", "text")])
 DROPPED_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "url", "source", "reason", "detail")])
 _FIRST_WEB_YEAR = 1990
 

@@ -1,0 +1,155 @@
+"""Features of a page and its blocks → the page's type and a score of each block between 0 and 1, from shipped weights.
+
+Two linear models read names in class attributes and words; boosted trees read their scores beside the features of
+the page (its type) and of each block. data/main_text.md says how the weights were made.
+"""
+
+import functools
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from modelmill.tasks.ingest.main_text.blocks import Blocks
+from modelmill.tasks.ingest.main_text.features import block_features, page_features
+from modelmill.tasks.ingest.main_text.lexicon import (
+    chain_scores,
+    headings_above,
+    name_hashes,
+    text_scores,
+    word_hashes,
+)
+from modelmill.tasks.ingest.main_text.parse import Markup
+
+PAGE_TYPES = ("article", "collection", "documentation", "forum", "listing", "product", "service")
+_MARGIN = 0.85
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Boosted trees: node i of a tree goes left where feature[i] <= threshold[i]; negative children are leaves, ~child
+    their position in `value`. Roots and first values of each tree in `roots` and `leaves`; classes take turns."""
+
+    feature: NDArray[np.int16]
+    threshold: NDArray[np.float32]
+    left: NDArray[np.int16]
+    right: NDArray[np.int16]
+    roots: NDArray[np.int32]
+    value: NDArray[np.float32]
+    leaves: NDArray[np.int32]
+
+    def sums(self, rows: NDArray[np.float32], classes: int = 1) -> NDArray[np.float32]:
+        """Sum of the leaves that each row reaches: (rows, classes)."""
+        return _sums(
+            rows, self.feature, self.threshold, self.left, self.right, self.roots, self.value, self.leaves, classes
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights of all parts. names, words, headings: one weight a hash."""
+
+    names: NDArray[np.float32]
+    words: NDArray[np.float32]
+    headings: NDArray[np.float32]
+    page: Trees
+    block: Trees
+
+    def type_probabilities(self, page: Markup, blocks: Blocks) -> NDArray[np.float32]:
+        """Probability of each of PAGE_TYPES."""
+        sums = self.page.sums(page_features(page, blocks)[None], len(PAGE_TYPES))[0]
+        raised = np.exp(sums - sums.max())
+        return raised / raised.sum()
+
+    def scores(self, page: Markup, blocks: Blocks, types: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability of each block to belong to the main text."""
+        name_scores, word_scores = linear_scores(page, blocks, self.names, self.words, self.headings)
+        return 1 / (1 + np.exp(-self.block.sums(block_rows(page, blocks, types, name_scores, word_scores))[:, 0]))
+
+
+def linear_scores(
+    page: Markup,
+    blocks: Blocks,
+    names: NDArray[np.float32],
+    words: NDArray[np.float32],
+    headings: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What the linear models of names and of words say of each block."""
+    of_names = chain_scores(page.parent, *name_hashes(page), names, blocks.inner)
+    of_words = text_scores(*word_hashes(page, blocks), headings_above(page, blocks), words, headings)
+    return of_names, of_words
+
+
+def block_rows(
+    page: Markup,
+    blocks: Blocks,
+    types: NDArray[np.float32],
+    name_scores: NDArray[np.float32],
+    word_scores: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """What the trees see of each block."""
+    features = block_features(page, blocks)
+    of_page = np.broadcast_to(types.astype(np.float32), (len(blocks), len(types)))
+    return np.hstack([features, of_page, name_scores[:, None], word_scores[:, None]])
+
+
+def likely_main(scores: NDArray[np.float32], num_words: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The blocks whose selection has the highest expected word F1, if the scores are probabilities.
+
+    For a set S that is 2 · sum(score · words in S) / (words in S + sum(score · words)), highest for the blocks above
+    some score; no fixed threshold does as well on pages of menus and on pages of prose. Blocks a little below that
+    score are taken too: word F1 stays, and more of what must be kept is (data/main_text.md).
+    """
+    order = np.argsort(-scores, kind="stable")
+    expected = scores[order] * num_words[order]
+    worth = np.cumsum(expected) / np.maximum(np.cumsum(num_words[order]) + expected.sum(), 1e-9)
+    if not len(scores):
+        return np.zeros(0, bool)
+    return scores >= _MARGIN * scores[order[int(np.argmax(worth))]]
+
+
+@functools.cache
+def shipped_model() -> Model:
+    """The weights that come with the package."""
+    with resources.as_file(resources.files("modelmill.tasks.ingest.main_text").joinpath("data/main_text.npz")) as path:
+        return read_model(path)
+
+
+def read_model(path: Path) -> Model:
+    """Read what `write_model` wrote."""
+    with np.load(path) as arrays:
+        tables = {name: arrays[name].astype(np.float32) for name in ("names", "words", "headings")}
+        trees = {
+            part: Trees(**{name: arrays[f"{part}_{name}"] for name in Trees.__dataclass_fields__})
+            for part in ("page", "block")
+        }
+    return Model(**tables, **trees)
+
+
+def write_model(model: Model, path: Path) -> None:
+    """Write the weights; those of the tables as half-precision numbers."""
+    tables = {name: getattr(model, name).astype(np.float16) for name in ("names", "words", "headings")}
+    trees = {
+        f"{part}_{name}": getattr(getattr(model, part), name)
+        for part in ("page", "block")
+        for name in Trees.__dataclass_fields__
+    }
+    np.savez_compressed(path, **tables, **trees)
+
+
+@njit(cache=True, nogil=True)
+def _sums(rows, feature, threshold, left, right, roots, value, leaves, classes):
+    sums = np.zeros((len(rows), classes), np.float32)
+    # Tree by tree: its nodes stay in the processor's cache while all rows pass.
+    for tree in range(len(roots)):
+        root, first, of_class = roots[tree], leaves[tree], tree % classes
+        for row in range(len(rows)):
+            node = 0
+            while node >= 0:
+                at = root + node
+                node = left[at] if rows[row, feature[at]] <= threshold[at] else right[at]
+            sums[row, of_class] += value[first + ~np.int64(node)]
+    return sums
