@@ -24,7 +24,8 @@ class Limits(StageConfig):
     page_bytes: int = Field(default=4_000_000, ge=1)
     """Largest page, before and after its Content-Encoding is undone; larger ones are dropped as `too_large`."""
     nesting: int = Field(default=1_000, ge=1)
-    """Deepest nesting of tags; deeper pages are dropped as `too_deep` (parsers take quadratic time on them)."""
+    """Deepest nesting of tags; deeper pages are dropped as `too_deep`, since the parsers of trafilatura and resiliparse
+    take quadratic time on them. Modelmill's does not, and reads them."""
     extract_seconds: float = Field(default=5.0, gt=0, json_schema_extra={"placement": True})
     """Time for one page's extraction; then its process is ended and the page dropped as `too_slow`."""
     extract_megabytes: int = Field(default=1_000, ge=100, json_schema_extra={"placement": True})

@@ -1,6 +1,5 @@
 """Bytes of a response → text: Content-Encoding undone within a limit, character set found, nonsense refused."""
 
-import re
 import zlib
 from collections.abc import Callable
 
@@ -11,7 +10,8 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encodi
 _MAX_ENCODINGS = 3  # more than one is rare, more than three only occurs in attacks
 _CHUNK = 1 << 20
 _MAX_NONSENSE = 0.01  # share of characters that no text contains; binary data under a text type has far more
-_NONSENSE = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd]+")
+# Control characters that no text contains; tabs, line ends, form feeds and escapes (of ISO-2022) do occur.
+_CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F])
 
 
 class RejectedError(Exception):
@@ -49,7 +49,9 @@ def decoded_text(body: bytes, charset: str | None) -> str:
     named = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
     encoding = named or detect_encoding(body, from_html_meta=True) or "utf-8"
     text = bytes_to_str(body, encoding, errors="replace")
-    nonsense = sum(map(len, _NONSENSE.findall(text)))
+    encoded = text.encode("utf-8", errors="replace")
+    # Deleting bytes is many times faster than a regular expression that looks for them.
+    nonsense = text.count("\ufffd") + len(encoded) - len(encoded.translate(None, _CONTROLS))
     if nonsense > _MAX_NONSENSE * len(text):
         raise RejectedError("undecodable", f"{nonsense} of {len(text)} characters are no text in {encoding}")
     return text

@@ -19,6 +19,7 @@ KEPT_SCHEMA = pa.schema([("id", pa.string()), ("url", pa.string()), ("text", pa.
 REJECTED_SCHEMA = pa.schema([("id", pa.string()), ("url", pa.string()), ("reason", pa.string())])
 HTML_SCHEMA = pa.schema([("id", pa.string()), ("url", pa.string()), ("html", pa.string())])
 HTML_TYPES = ("text/html", "application/xhtml+xml")
+_LINEAR = {"modelmill"}  # extractors whose parser takes no longer on nested tags than on others
 _BATCH_PAGES = 200  # pages of HTML in memory at once when an archive is read into rows
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
@@ -42,7 +43,7 @@ class Extractor:
     """Main-text extraction in a child process, within the limits of the recipe; use it as a context manager."""
 
     def __init__(self, name: str, limits: Limits) -> None:
-        self._limits = limits
+        self._name, self._limits = name, limits
         arguments = (name, str(limits.extract_seconds), str(limits.extract_megabytes))
         self._companion = Companion(extractor_module.__name__, arguments)
 
@@ -60,8 +61,7 @@ class Extractor:
         Raises:
             RejectedError: too_large, too_deep, too_slow, extractor_failed or empty_text.
         """
-        depth = nesting(html, self._limits.nesting)
-        if depth > self._limits.nesting:
+        if self._name not in _LINEAR and nesting(html, self._limits.nesting) > self._limits.nesting:
             raise RejectedError("too_deep", f"tags nest deeper than {self._limits.nesting}")
         try:
             answer = self._companion.ask(html.encode("utf-8", errors="replace"), self._limits.extract_seconds)

@@ -39,9 +39,19 @@ def test_main_text_keeps_lines_and_indentation_and_leaves_boilerplate(extractor)
     assert not any(word in page.text for word in ("all pages", "never", "Copyright", "p {}"))
 
 
-def test_trafilatura_is_a_choice():
-    with Extractor("trafilatura", Limits()) as extractor:
-        assert "Sorting puts the items" in extractor.page(ARTICLE).text
+@pytest.mark.parametrize("name", ["modelmill", "trafilatura", "union"])
+def test_other_extractors_keep_the_article_and_leave_boilerplate(name):
+    with Extractor(name, Limits()) as found:
+        page = found.page(ARTICLE)
+    assert "Sorting puts the items" in page.text
+    assert "def sort(items):\n    if items:\n        return sorted(items)" in page.text
+    assert not any(word in page.text for word in ("all pages", "never", "Copyright", "p {}"))
+    assert page.page_type == ("" if name == "trafilatura" else "article")
+
+
+def test_modelmills_parser_takes_nested_tags_for_what_they_are():
+    with Extractor("modelmill", Limits()) as found:
+        assert found.page("<div>" * 100_000 + "deep").text == "deep"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +152,7 @@ def test_tidy_keeps_indentation_and_removes_noise():
 
 def test_rows_in_rows_out():
     table = pa.table({"id": ["a", "b", "c"], "url": ["u", None, "w"], "html": [ARTICLE, "", "<div>" * 5000]})
-    kept, dropped = extract_rows(table, ExtractionConfig())
+    kept, dropped = extract_rows(table, ExtractionConfig(extractor="resiliparse"))
     assert kept.column_names == ["id", "url", "text"] and kept["id"].to_pylist() == ["a"]
     assert dropped.to_pylist() == [
         {"id": "b", "url": "", "reason": "empty_text"},
