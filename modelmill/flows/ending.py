@@ -13,7 +13,7 @@ from modelmill.tasks.files import read_json
 
 _NEXT = """\
 next    mill show   the stages of this run, or one of them
-        mill look   what a data stage kept, dropped and edited: `mill look clean`
+        mill look   the documents that a data stage kept, dropped and edited
         mill up     Prefect and MLflow in the browser"""
 _NEXT_WITH_MODEL = """\
 next    mill chat   talk to the model here

@@ -11,6 +11,7 @@ from modelmill.flows.benches.measured import Measured, cpu_seconds
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.ingest.decode import RejectedError, decoded_text
 from modelmill.tasks.ingest.extractor import EXTRACTORS, tidy
+from modelmill.tasks.ingest.main_text.labels import has_snippet
 from modelmill.tasks.text.row_files import read_rows
 
 STEP = "main text"
@@ -80,11 +81,10 @@ def word_f1(text: str, truth: str) -> float:
 
 
 def _share_inside(texts: Sequence[str], snippets: Sequence[Sequence[str]]) -> float:
-    """White space is one blank everywhere: extractors differ in where they break lines."""
-    collapsed = [" ".join(text.split()) for text in texts]
+    """Words only: extractors differ in where they break lines, labels in their quotation marks and hyphens."""
     inside = [
-        " ".join(snippet.split()) in text
-        for text, page_snippets in zip(collapsed, snippets, strict=True)
+        has_snippet(text, snippet)
+        for text, page_snippets in zip(texts, snippets, strict=True)
         for snippet in page_snippets
     ]
     return fmean(inside) if inside else 0.0

@@ -20,6 +20,7 @@ STEPS = {
     "personal_data": "documents",
     "safety": "documents",
     "dedup": "documents",
+    "tokens": "documents",
 }
 
 
