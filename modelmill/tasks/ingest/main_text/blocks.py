@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from modelmill.tasks.ingest.main_text.parse import HAS_LINK, HIDDEN, MATH_NAME, TEX, Markup
+from modelmill.tasks.ingest.main_text.attributes import HAS_LINK, HIDDEN, MATH_NAME, TEX
+from modelmill.tasks.ingest.main_text.parse import Markup
 from modelmill.tasks.ingest.main_text.vocabulary import TAG, TAGS
 from modelmill.tasks.text.characters import DIGIT, LETTER, PUNCTUATION, SINGLE, SPACE, TERMINAL, UPPER, classes
 

@@ -44,7 +44,8 @@ from modelmill.tasks.ingest.main_text.blocks import (
     WORDS,
     Blocks,
 )
-from modelmill.tasks.ingest.main_text.parse import JSON_LD, Markup
+from modelmill.tasks.ingest.main_text.attributes import JSON_LD
+from modelmill.tasks.ingest.main_text.parse import Markup
 from modelmill.tasks.ingest.main_text.vocabulary import NUM_KEYWORDS, TAG, TAGS
 
 # Groups of elements whose distance above a block is a feature.

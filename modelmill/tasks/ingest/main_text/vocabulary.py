@@ -1,6 +1,7 @@
 """Names of HTML's elements and attributes, and words in class names → the numbers that the parser works with."""
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,15 @@ TAGS = (
     "noframes", "frame", "frameset", "area", "map", "search", "textpath", "listing", "marquee", "dir",
 )  # fmt: skip
 TAG = {name: number for number, name in enumerate(TAGS)}
+
+
+def tag_flags(names: Iterable[str]) -> NDArray[np.bool_]:
+    """Whether each of TAGS is one of the named: a read-only array, which kernels hold as a constant."""
+    flags = np.zeros(len(TAGS), np.bool_)
+    flags[[TAG[name] for name in names]] = True
+    flags.flags.writeable = False
+    return flags
+
 
 ATTRIBUTES = (
     "class", "id", "role", "href", "alt", "style", "hidden", "aria-hidden", "itemprop", "itemtype", "property", "name",
@@ -90,25 +100,25 @@ KEYWORDS: tuple[tuple[str, ...], ...] = (
 NUM_KEYWORDS = len(KEYWORDS)
 assert NUM_KEYWORDS <= 64
 
-_FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
-_TABLE_BITS = 12
+FNV_OFFSET, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
+TABLE_BITS = 12
 
 
 def name_hash(name: str) -> int:
     """FNV-1a of 64 bits, as the parser computes it for lower-cased names."""
-    value = _FNV_OFFSET
+    value = FNV_OFFSET
     for byte in name.encode():
-        value = ((value ^ byte) * _FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ byte) * FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
     return value
 
 
 @functools.cache
 def name_table(names: tuple[str, ...], first: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """Open-addressed hash table of names: hashes and numbers, counted from `first`; 0 where a slot is free."""
-    hashes, numbers = np.zeros(1 << _TABLE_BITS, np.uint64), np.zeros(1 << _TABLE_BITS, np.uint8)
+    hashes, numbers = np.zeros(1 << TABLE_BITS, np.uint64), np.zeros(1 << TABLE_BITS, np.uint8)
     for number, name in enumerate(names, first):
         value = name_hash(name)
-        slot = value >> (64 - _TABLE_BITS)
+        slot = value >> (64 - TABLE_BITS)
         while hashes[slot]:
             slot = (slot + 1) % len(hashes)
         hashes[slot], numbers[slot] = value, number
