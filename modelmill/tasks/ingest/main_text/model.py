@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from modelmill.tasks.ingest.main_text.block_features import block_features
 from modelmill.tasks.ingest.main_text.blocks import Blocks
-from modelmill.tasks.ingest.main_text.features import block_features, page_features
 from modelmill.tasks.ingest.main_text.lexicon import (
     chain_scores,
     headings_above,
@@ -22,6 +22,7 @@ from modelmill.tasks.ingest.main_text.lexicon import (
     text_scores,
     word_hashes,
 )
+from modelmill.tasks.ingest.main_text.page_features import page_features
 from modelmill.tasks.ingest.main_text.parse import Markup
 
 PAGE_TYPES = ("article", "collection", "documentation", "forum", "listing", "product", "service")

@@ -22,7 +22,6 @@ from sklearn.linear_model import SGDClassifier
 
 from modelmill.tasks.ingest.decode import decoded_text
 from modelmill.tasks.ingest.main_text.blocks import WORDS, Blocks, found_blocks
-from modelmill.tasks.ingest.main_text.features import page_features
 from modelmill.tasks.ingest.main_text.joined import block_text, joined_text
 from modelmill.tasks.ingest.main_text.labels import has_snippet, true_shares, word_f1, words
 from modelmill.tasks.ingest.main_text.lexicon import TABLE_BITS, headings_above, name_hashes, word_hashes
@@ -35,6 +34,7 @@ from modelmill.tasks.ingest.main_text.model import (
     linear_scores,
     write_model,
 )
+from modelmill.tasks.ingest.main_text.page_features import page_features
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
 
 _FOLDS = 5
