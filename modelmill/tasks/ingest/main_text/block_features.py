@@ -8,19 +8,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from modelmill.tasks.ingest.main_text.blocks import (
-    CHARACTERS,
-    COMMAS,
-    ENDS_TERMINAL,
-    IN_HEADING,
-    LINK_CHARACTERS,
-    TERMINALS,
-    WORDS,
-    Blocks,
-)
+from modelmill.tasks.ingest.main_text.blocks import Blocks
 from modelmill.tasks.ingest.main_text.own_features import NUM_OWN, put_own
 from modelmill.tasks.ingest.main_text.parse import Markup
 from modelmill.tasks.ingest.main_text.repetition import grouped, sibling_keys, templates, text_keys
+from modelmill.tasks.ingest.main_text.states import IN_HEADING
+from modelmill.tasks.ingest.main_text.statistics import (
+    CHARACTERS,
+    COMMAS,
+    ENDS_TERMINAL,
+    LINK_CHARACTERS,
+    TERMINALS,
+    WORDS,
+)
 from modelmill.tasks.ingest.main_text.tag_groups import GROUP_OF_TAG
 from modelmill.tasks.ingest.main_text.text_mass import (
     SUM_BLOCKS,

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmill.tasks.ingest.main_text.blocks import WORDS, Blocks, found_blocks
+from modelmill.tasks.ingest.main_text.blocks import Blocks, found_blocks
 from modelmill.tasks.ingest.main_text.joined import block_text, joined_text, page_title
 from modelmill.tasks.ingest.main_text.model import PAGE_TYPES, Model, likely_main
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
+from modelmill.tasks.ingest.main_text.statistics import WORDS
 
 _LONG = 40  # characters from which a block is looked for anywhere in another text, not only as a line of it
 

@@ -5,8 +5,9 @@ import html
 import numpy as np
 from numpy.typing import NDArray
 
-from modelmill.tasks.ingest.main_text.blocks import IN_PRE, SKIPPED, Blocks
+from modelmill.tasks.ingest.main_text.blocks import Blocks
 from modelmill.tasks.ingest.main_text.parse import Markup
+from modelmill.tasks.ingest.main_text.states import IN_PRE, SKIPPED
 from modelmill.tasks.ingest.main_text.vocabulary import TAG
 
 _CELLS = {TAG["td"], TAG["th"]}

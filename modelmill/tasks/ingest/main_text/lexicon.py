@@ -4,8 +4,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from modelmill.tasks.ingest.main_text.blocks import IN_HEADING, SKIPPED, Blocks, _decoded
+from modelmill.tasks.ingest.main_text.blocks import Blocks
+from modelmill.tasks.ingest.main_text.code_points import code_point
 from modelmill.tasks.ingest.main_text.parse import Markup
+from modelmill.tasks.ingest.main_text.states import IN_HEADING, SKIPPED
 from modelmill.tasks.text.characters import DIGIT, LETTER, SINGLE, classes
 
 TABLE_BITS = 16
@@ -57,7 +59,7 @@ def chain_scores(parent, offsets, hashes, weights, inner):
 
 @njit(cache=True, nogil=True)
 def text_scores(offsets, hashes, above, weights, heading_weights):
-    """Sum of the weights of each block's words and of those of the heading above it, each over the root of their number."""
+    """Sums of the weights of each block's words and of the heading's above it, each over the root of their number."""
     count = len(offsets) - 1
     scores = np.zeros(count, np.float32)
     for block in range(count):
@@ -130,7 +132,7 @@ def _word_hashes(content, run_start, run_end, run_element, state, first, last, c
     hashes = np.zeros(count * 2 * _MAX_WORDS, np.uint32)
     found = 0
     for block in range(count):
-        begun, words = found, 0
+        words = 0
         value, length = _OFFSET, 0
         for run in range(first[block], last[block]):
             if state[run_element[run]] & SKIPPED:
@@ -139,7 +141,7 @@ def _word_hashes(content, run_start, run_end, run_element, state, first, last, c
             while position <= end:
                 code, of_code = np.int64(32), np.uint16(0)
                 if position < end:
-                    code, position = _decoded(content, position, end)
+                    code, position = code_point(content, position, end)
                     of_code = classes[code]
                 else:
                     position += 1

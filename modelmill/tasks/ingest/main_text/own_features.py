@@ -3,7 +3,8 @@
 import numpy as np
 from numba import njit
 
-from modelmill.tasks.ingest.main_text.blocks import (
+from modelmill.tasks.ingest.main_text.states import IN_BUTTON, IN_HIDDEN, IN_PRE
+from modelmill.tasks.ingest.main_text.statistics import (
     AT_SIGNS,
     CAPITALISED,
     CHARACTERS,
@@ -15,9 +16,6 @@ from modelmill.tasks.ingest.main_text.blocks import (
     EMPHASIS_CHARACTERS,
     ENDS_COLON,
     ENDS_TERMINAL,
-    IN_BUTTON,
-    IN_HIDDEN,
-    IN_PRE,
     LETTERS,
     LINK_CHARACTERS,
     LINKS,

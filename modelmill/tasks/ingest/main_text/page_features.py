@@ -7,24 +7,22 @@ from numba import njit
 from numpy.typing import NDArray
 
 from modelmill.tasks.ingest.main_text.attributes import JSON_LD
-from modelmill.tasks.ingest.main_text.blocks import (
+from modelmill.tasks.ingest.main_text.blocks import Blocks
+from modelmill.tasks.ingest.main_text.parse import Markup
+from modelmill.tasks.ingest.main_text.states import IN_HEADING, IN_HIDDEN, IN_PRE
+from modelmill.tasks.ingest.main_text.statistics import (
     AT_SIGNS,
     CHARACTERS,
     COMMAS,
     CURRENCY,
     DIGITS,
-    IN_HEADING,
-    IN_HIDDEN,
-    IN_PRE,
     LINK_CHARACTERS,
     LINKS,
     QUESTION,
     SINGLES,
     TERMINALS,
     WORDS,
-    Blocks,
 )
-from modelmill.tasks.ingest.main_text.parse import Markup
 from modelmill.tasks.ingest.main_text.tag_groups import GROUP_OF_TAG, NUM_TAG_GROUPS
 from modelmill.tasks.ingest.main_text.vocabulary import NUM_KEYWORDS, TAG
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from modelmill.tasks.ingest.main_text.blocks import HASH_HIGH, HASH_LOW
 from modelmill.tasks.ingest.main_text.reading import PRIME
+from modelmill.tasks.ingest.main_text.statistics import HASH_HIGH, HASH_LOW
 
 _ONE = np.uint64(1)
 

@@ -1,9 +1,9 @@
-"""Blocks and their statistics → where the running text of a page lies: sums in every element, the densest, a stretch."""
+"""Blocks and their statistics → where the running text lies: sums in every element, the densest, a stretch."""
 
 import numpy as np
 from numba import njit
 
-from modelmill.tasks.ingest.main_text.blocks import CHARACTERS, COMMAS, LINK_CHARACTERS, TERMINALS, WORDS
+from modelmill.tasks.ingest.main_text.statistics import CHARACTERS, COMMAS, LINK_CHARACTERS, TERMINALS, WORDS
 
 # Columns of the sums of an element.
 SUM_WORDS, SUM_CHARACTERS, SUM_LINK_CHARACTERS, SUM_BLOCKS, SUM_SIGNS, SUM_LONG = range(6)
@@ -17,7 +17,7 @@ def share(part, whole):
 
 @njit(cache=True, nogil=True)
 def subtree_sums(parent, element, statistics, count):
-    """Words, characters, those in links, blocks, ends of sentences and commas, long blocks in each element: (count, 6)."""
+    """Sums of what the blocks in each element hold, columns SUM_WORDS to SUM_LONG: (count, 6)."""
     sums = np.zeros((count, 6), np.float32)
     for block in range(len(element)):
         row = sums[element[block]]

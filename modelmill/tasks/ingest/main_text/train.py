@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import SGDClassifier
 
 from modelmill.tasks.ingest.decode import decoded_text
-from modelmill.tasks.ingest.main_text.blocks import WORDS, Blocks, found_blocks
+from modelmill.tasks.ingest.main_text.blocks import Blocks, found_blocks
 from modelmill.tasks.ingest.main_text.joined import block_text, joined_text
 from modelmill.tasks.ingest.main_text.labels import has_snippet, true_shares, word_f1, words
 from modelmill.tasks.ingest.main_text.lexicon import TABLE_BITS, headings_above, name_hashes, word_hashes
@@ -36,6 +36,7 @@ from modelmill.tasks.ingest.main_text.model import (
 )
 from modelmill.tasks.ingest.main_text.page_features import page_features
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
+from modelmill.tasks.ingest.main_text.statistics import WORDS
 
 _FOLDS = 5
 _BLOCKS_OF_A_PAGE = 220  # more are sampled: pages of thousands of links would fill the training set
@@ -47,7 +48,8 @@ _SHARED: dict[str, Any] = {
 _BLOCK = _SHARED | {"objective": "binary", "num_leaves": 31, "learning_rate": 0.12, "min_data_in_leaf": 40}
 _BLOCK_ROUNDS = 130
 _PAGE = _SHARED | {
-    "objective": "multiclass", "num_class": len(PAGE_TYPES), "num_leaves": 8, "learning_rate": 0.1, "min_data_in_leaf": 8,
+    "objective": "multiclass", "num_class": len(PAGE_TYPES), "num_leaves": 8, "learning_rate": 0.1,
+    "min_data_in_leaf": 8,
 }  # fmt: skip
 _PAGE_ROUNDS = 80
 
