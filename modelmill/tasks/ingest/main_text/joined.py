@@ -17,14 +17,12 @@ _LINES = {TAG[name] for name in ("li", "td", "th", "tr", "dt", "dd", "option", "
 
 def block_text(page: Markup, blocks: Blocks, block: int) -> str:
     """Text of one block: white space collapsed but for preformatted text, character references resolved."""
-    runs = range(int(blocks.first[block]), int(blocks.last[block]))
-    states = [int(blocks.state[page.run_element[run]]) for run in runs]
-    content = page.content
-    text = b"".join(
-        content[page.run_start[run] : page.run_end[run]].tobytes()
-        for run, state in zip(runs, states, strict=True)
-        if not state & SKIPPED
-    ).decode("utf-8", "replace")
+    runs = slice(int(blocks.first[block]), int(blocks.last[block]))
+    # Lists, since reading a number out of an array costs as much as a short text.
+    states = blocks.state[page.run_element[runs]].tolist()
+    stretches = zip(page.run_start[runs].tolist(), page.run_end[runs].tolist(), states, strict=True)
+    parts = [page.content[start:end].tobytes() for start, end, state in stretches if not state & SKIPPED]
+    text = b"".join(parts).decode("utf-8", "replace")
     text = html.unescape(text) if "&" in text else text
     # Outside preformatted text any white space is one space, also what a reference such as &nbsp; stands for.
     return text.strip("\r\n") if any(state & IN_PRE for state in states) else " ".join(text.split())

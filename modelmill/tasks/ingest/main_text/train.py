@@ -129,7 +129,7 @@ def _texts_matrix(page: Markup, blocks: Blocks, sample: NDArray[np.int64]) -> sc
     above = headings_above(page, blocks)
     own = [hashes[offsets[block] : offsets[block + 1]] for block in sample]
     headings = [hashes[offsets[block] : offsets[block + 1]] if block >= 0 else hashes[:0] for block in above[sample]]
-    return scipy.sparse.hstack([_matrix(own), _matrix(headings)]).tocsr()
+    return scipy.sparse.csr_matrix(scipy.sparse.hstack([_matrix(own), _matrix(headings)]))
 
 
 def _matrix(rows: list[NDArray[np.uint32]]) -> scipy.sparse.csr_matrix:
@@ -185,10 +185,11 @@ def _linear_tables(pages: list[Labelled]) -> tuple[NDArray[np.float32], NDArray[
     labels, weights = _targets(pages)
 
     def table(rows: list[scipy.sparse.csr_matrix]) -> NDArray[np.float32]:
-        model = SGDClassifier(loss="log_loss", alpha=2e-5, max_iter=6, tol=None, average=True, random_state=0)
+        model = SGDClassifier(loss="log_loss", alpha=2e-5, max_iter=6, average=True, random_state=0)
+        model.set_params(tol=None)  # all rounds, without a look at the loss
         model.fit(scipy.sparse.vstack(rows).tocsr(), labels, sample_weight=weights)
         # As they will be stored.
-        return model.coef_[0].astype(np.float16).astype(np.float32)
+        return np.asarray(model.coef_)[0].astype(np.float16).astype(np.float32)
 
     of_texts = table([page.texts for page in pages])
     return table([page.names for page in pages]), of_texts[:_TABLE], of_texts[_TABLE:]
