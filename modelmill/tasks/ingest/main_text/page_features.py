@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from modelmill.tasks.ingest.main_text.attributes import JSON_LD
 from modelmill.tasks.ingest.main_text.blocks import Blocks
 from modelmill.tasks.ingest.main_text.parse import Markup
+from modelmill.tasks.ingest.main_text.reading import keyword_groups
 from modelmill.tasks.ingest.main_text.states import IN_HEADING, IN_HIDDEN, IN_PRE
 from modelmill.tasks.ingest.main_text.statistics import (
     AT_SIGNS,
@@ -24,7 +25,7 @@ from modelmill.tasks.ingest.main_text.statistics import (
     WORDS,
 )
 from modelmill.tasks.ingest.main_text.tag_groups import GROUP_OF_TAG, NUM_TAG_GROUPS
-from modelmill.tasks.ingest.main_text.vocabulary import NUM_KEYWORDS, TAG
+from modelmill.tasks.ingest.main_text.vocabulary import NUM_KEYWORDS, TAG, keyword_automaton
 
 # Names that pages in any language give: types of schema.org and Open Graph, and what made the page.
 _TYPES = (
@@ -47,6 +48,9 @@ _OPEN_GRAPH_AT = _TYPES_AT + len(_TYPES)
 _GENERATORS_AT = _OPEN_GRAPH_AT + len(_OPEN_GRAPH_TYPES)
 NUM_PAGE_FEATURES = _GENERATORS_AT + len(_GENERATORS)
 _TYPE_COLUMN = {name.encode(): _TYPES_AT + number for number, name in enumerate(_TYPES)}
+# One pass finds them all, save for the one that is not of letters alone.
+_NAMES_OF_GENERATORS = tuple((name.decode(),) if name.isalpha() else () for name in _GENERATORS)
+_WIX = _GENERATORS_AT + _GENERATORS.index(b"wix.com")
 # Generators are named and Open Graph types given in the head, which is mostly shorter.
 _HEAD_BYTES = 60_000
 _P, _LI, _TD = (TAG[name] for name in ("p", "li", "td"))
@@ -71,7 +75,9 @@ def page_features(page: Markup, blocks: Blocks) -> NDArray[np.float32]:
     name = _open_graph_type(head)
     if name in _OPEN_GRAPH_TYPES:
         row[_OPEN_GRAPH_AT + _OPEN_GRAPH_TYPES.index(name)] = 1
-    row[_GENERATORS_AT:] = [name in head for name in _GENERATORS]
+    generators = int(keyword_groups(page.content, 0, len(head), *keyword_automaton(_NAMES_OF_GENERATORS)))
+    row[_GENERATORS_AT:] = [generators >> number & 1 for number in range(len(_GENERATORS))]
+    row[_WIX] = b"wix.com" in head
     return row
 
 

@@ -89,18 +89,21 @@ def parsed(html: bytes) -> Markup:
     count = html.count(b"<") + 2  # every element and every run but the first and the last follows a "<"
     # Made here, not in the kernel: every kind of allocation costs it time to compile.
     elements = _Elements(
-        np.zeros(count, np.uint8),
-        *(np.zeros(count, np.int32) for _ in range(3)),
-        *(np.zeros(count, np.uint64) for _ in range(2)),
-        np.zeros(count, np.uint8),
-        np.zeros((count, 4), np.int32),
+        tag=np.zeros(count, np.uint8),
+        parent=np.zeros(count, np.int32),
+        depth=np.zeros(count, np.int32),
+        last=np.zeros(count, np.int32),
+        keywords=np.zeros(count, np.uint64),
+        signature=np.zeros(count, np.uint64),
+        flags=np.zeros(count, np.uint8),
+        names=np.zeros((count, 4), np.int32),
     )
     runs = np.zeros((4, count), np.int32)
     stack, names = np.zeros(_MAX_DEPTH + 2, np.int32), np.zeros(_MAX_DEPTH + 2, np.uint64)
     num_elements, num_runs = _parse(content, _words(), elements, runs, stack, names)
-    return Markup(
-        content, *(array[:num_elements].copy() for array in elements), *(row[:num_runs].copy() for row in runs)
-    )
+    of_elements = {name: array[:num_elements].copy() for name, array in elements._asdict().items()}
+    start, stop, element, before = (row[:num_runs].copy() for row in runs)
+    return Markup(content, **of_elements, run_start=start, run_end=stop, run_element=element, run_before=before)
 
 
 def _words() -> Words:

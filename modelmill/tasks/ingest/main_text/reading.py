@@ -26,7 +26,7 @@ def word(text: str) -> NDArray[np.uint8]:
 @njit(cache=True, nogil=True)
 def is_space(byte):
     """Whether a byte is white space in HTML, which does not count the vertical tab."""
-    return byte in (32, 10, 9, 13, 12)
+    return byte == 32 or (9 <= byte <= 13 and byte != 11)
 
 
 @njit(cache=True, nogil=True)

@@ -126,14 +126,14 @@ def name_table(names: tuple[str, ...], first: int) -> tuple[NDArray[np.uint64], 
 
 
 @functools.cache
-def keyword_automaton() -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
-    """Aho-Corasick automaton over a-z and the hyphen: next state by (state, letter), groups found by state.
+def keyword_automaton(groups: tuple[tuple[str, ...], ...] = KEYWORDS) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
+    """Aho-Corasick automaton of up to 64 groups of stems: next state by (state, letter), groups found by state.
 
     Letters are a-z → 1-26, the hyphen and the underscore → 27, all others → 0.
     """
     children: list[dict[int, int]] = [{}]
     found = [0]
-    for group, stems in enumerate(KEYWORDS):
+    for group, stems in enumerate(groups):
         for stem in stems:
             state = 0
             for character in stem:
