@@ -97,6 +97,7 @@ def test_documentation_of_this_machine_is_the_input_without_files() -> None:
     assert any("JSONDecodeError" in text for text in texts)
 
 
+@pytest.mark.filterwarnings("ignore:SOCKS support")  # urllib3's, when trafilatura is imported
 def test_extractors_are_scored_against_labels(tmp_path: Path) -> None:
     text = " ".join(
         f"Sentence number {number} of the article is about a canal, its locks and boats." for number in range(9)

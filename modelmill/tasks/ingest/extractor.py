@@ -1,4 +1,4 @@
-"""HTML as UTF-8 on standard input → JSON {title, text, page_type} on standard output; runs as a companion of `extract`."""
+"""HTML as UTF-8 on standard input → JSON {title, text, page_type} on standard output, as a companion of `extract`."""
 
 import argparse
 import json

@@ -20,7 +20,7 @@ class Reading:
         self.downloads = downloads
 
     def add(self, row: dict[str, str], page: Callable[[], ExtractedPage], place: str = "") -> None:
-        """Keep the row with the title, text and page type that `page` returns, or drop it with the reason that it raises.
+        """Keep the row with what `page` returns, or drop it with the reason that it raises.
 
         `place`: the file and offset that a dropped row came from, for its detail.
         """

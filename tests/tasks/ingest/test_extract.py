@@ -44,6 +44,7 @@ def test_other_extractors_keep_the_article_and_leave_boilerplate(name):
     with Extractor(name, Limits()) as found:
         page = found.page(ARTICLE)
     assert "Sorting puts the items" in page.text
+    assert name == "trafilatura" or "The formula is n log n, which" in page.text
     assert "def sort(items):\n    if items:\n        return sorted(items)" in page.text
     assert not any(word in page.text for word in ("all pages", "never", "Copyright", "p {}"))
     assert page.page_type == ("" if name == "trafilatura" else "article")
@@ -159,7 +160,7 @@ def test_rows_in_rows_out():
         {"id": "c", "url": "w", "reason": "too_deep"},
     ]
     as_bytes = table.select(["url", "html"]).slice(0, 1).cast(pa.schema([("url", pa.string()), ("html", pa.binary())]))
-    kept_bytes, _ = extract_rows(as_bytes, ExtractionConfig())
+    kept_bytes, _ = extract_rows(as_bytes, ExtractionConfig(extractor="resiliparse"))
     assert kept_bytes["text"].to_pylist() == kept["text"].to_pylist()
     assert len(kept_bytes["id"][0].as_py()) == 32
 

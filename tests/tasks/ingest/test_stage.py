@@ -150,7 +150,7 @@ def test_pages_in_a_warc_that_are_no_pages_have_reasons(tmp_path, run_ingest):
     odd[3].body = b"<div>" * 100_000
     odd[4].body = b"x" * 3_000_000
     write_warc(path, odd, {}, {})
-    _, output = run_ingest(source("warc", path), limits={"page_bytes": 2_000_000})
+    _, output = run_ingest(source("warc", path), limits={"page_bytes": 2_000_000}, extractor="resiliparse")
     assert {url[-1]: reason for url, reason in reasons_of(output).items()} == {
         "1": "http_status", "2": "content_type", "3": "too_deep", "4": "too_large"
     }  # fmt: skip

@@ -27,7 +27,9 @@ HIDDEN, MATH_NAME, TEX, HAS_LINK, JSON_LD = 1, 2, 4, 8, 16
 _CLASS, _ID, _ROLE, _ITEMPROP, _HREF, _STYLE = (
     ATTRIBUTE[name] for name in ("class", "id", "role", "itemprop", "href", "style")
 )
-_HIDDEN, _ARIA_HIDDEN, _TYPE, _ENCODING = (ATTRIBUTE[name] for name in ("hidden", "aria-hidden", "type", "encoding"))
+_HIDDEN, _ARIA_HIDDEN, _TYPE, _ENCODING, _ALT = (
+    ATTRIBUTE[name] for name in ("hidden", "aria-hidden", "type", "encoding", "alt")
+)
 _NOT_DISPLAYED, _NOT_VISIBLE, _TEX_WORD, _MATH_WORD, _LD_WORD = map(
     word, ("display:none", "visibility:hidden", "tex", "math", "ld+json")
 )
@@ -75,6 +77,8 @@ def read_attributes(content, position, end, words, element, keywords, signature,
                 signature[element] = hash_of_classes(content, start, stop, signature[element])
             elif kind == _ID:
                 names[element, 2], names[element, 3] = start, stop
+        elif kind == _ALT:
+            names[element, 4], names[element, 5] = start, stop
         if kind:
             flags[element] |= _flag(content, start, stop, kind)
     return position, self_closing

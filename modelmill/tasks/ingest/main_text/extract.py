@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from modelmill.tasks.ingest.main_text.blocks import Blocks, found_blocks
 from modelmill.tasks.ingest.main_text.joined import block_text, joined_text, page_title
-from modelmill.tasks.ingest.main_text.model import PAGE_TYPES, Model, likely_main
+from modelmill.tasks.ingest.main_text.model import PAGE_TYPES, Model, main_blocks
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
-from modelmill.tasks.ingest.main_text.statistics import WORDS
 
 _LONG = 40  # characters from which a block is looked for anywhere in another text, not only as a line of it
 
@@ -32,7 +31,7 @@ def main_text(html: bytes, model: Model, others: Sequence[str] = ()) -> MainText
     page = parsed(html)
     blocks = found_blocks(page)
     types = model.type_probabilities(page, blocks)
-    selected = likely_main(model.scores(page, blocks, types), blocks.statistics[:, WORDS])
+    selected = main_blocks(blocks, model.scores(page, blocks, types))
     for text in others:
         selected |= _standing_in(page, blocks, text)
     return MainText(page_title(page), joined_text(page, blocks, selected), PAGE_TYPES[int(types.argmax())])

@@ -24,6 +24,8 @@ from modelmill.tasks.ingest.main_text.lexicon import (
 )
 from modelmill.tasks.ingest.main_text.page_features import page_features
 from modelmill.tasks.ingest.main_text.parse import Markup
+from modelmill.tasks.ingest.main_text.states import IN_PRE
+from modelmill.tasks.ingest.main_text.statistics import WORDS
 
 PAGE_TYPES = ("article", "collection", "documentation", "forum", "listing", "product", "service")
 _MARGIN = 0.85  # of the best score to cut at: what is a little below is kept too, see likely_main
@@ -96,6 +98,18 @@ def block_rows(
     features = block_features(page, blocks)
     of_page = np.broadcast_to(types.astype(np.float32), (len(blocks), len(types)))
     return np.hstack([features, of_page, name_scores[:, None], word_scores[:, None]])
+
+
+def main_blocks(blocks: Blocks, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The blocks to keep: those likely to be main text, and all preformatted ones between them.
+
+    The labels leave out most code, so that its blocks score low; without it an explanation of code is of little use.
+    """
+    selected = likely_main(scores, blocks.statistics[:, WORDS])
+    if selected.any():
+        first, last = np.flatnonzero(selected)[[0, -1]]
+        selected[first : last + 1] |= (blocks.state[blocks.inner[first : last + 1]] & IN_PRE) != 0
+    return selected
 
 
 def likely_main(scores: NDArray[np.float32], num_words: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -51,8 +51,9 @@ class Markup:
     content: the page's bytes. tag, parent, depth: of each element; element 0 stands for the document.
     last: number of the last element inside each element. keywords: bit g is set where group g of the vocabulary
     stands in class, id, role or itemprop. signature: hash of tag and classes. flags: HIDDEN, TEX, ... of attributes.py.
-    names: (elements, 4), start and end of class, then of id. run_start, run_end, run_element: the runs of text, in the
-    order of the page; run_before: number of elements begun before each run.
+    names: (elements, 6), start and end of class, of id and of alt.
+    run_start, run_end, run_element: the runs of text, in the order of the page; run_before: number of elements begun
+    before each run.
     """
 
     content: NDArray[np.uint8]
@@ -96,7 +97,7 @@ def parsed(html: bytes) -> Markup:
         keywords=np.zeros(count, np.uint64),
         signature=np.zeros(count, np.uint64),
         flags=np.zeros(count, np.uint8),
-        names=np.zeros((count, 4), np.int32),
+        names=np.zeros((count, 6), np.int32),
     )
     runs = np.zeros((4, count), np.int32)
     stack, names = np.zeros(_MAX_DEPTH + 2, np.int32), np.zeros(_MAX_DEPTH + 2, np.uint64)

@@ -3,7 +3,7 @@
     python -m modelmill.tasks.ingest.main_text.train PAGES.parquet WEIGHTS.npz
 
 PAGES has the columns html (bytes), main_content, page_type, url and, for the figures, must_have and must_not: WCXB's
-form. Needs LightGBM (`pip install lightgbm`), which the product itself does not. About ten minutes on two cores.
+form. Needs LightGBM (`pip install modelmill[extractor]`), which the product itself does not. About ten minutes on two cores.
 """
 
 import argparse
@@ -30,23 +30,22 @@ from modelmill.tasks.ingest.main_text.model import (
     Model,
     Trees,
     block_rows,
-    likely_main,
     linear_scores,
+    main_blocks,
     write_model,
 )
 from modelmill.tasks.ingest.main_text.page_features import page_features
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
-from modelmill.tasks.ingest.main_text.statistics import WORDS
 
 _FOLDS = 5
-_BLOCKS_OF_A_PAGE = 220  # more are sampled: pages of thousands of links would fill the training set
+_BLOCKS_OF_A_PAGE = 450  # more are sampled: pages of thousands of links would fill the training set
 _TABLE = 1 << TABLE_BITS
 _SHARED: dict[str, Any] = {
     "verbosity": -1, "num_threads": 2, "max_bin": 63, "seed": 0, "deterministic": True, "force_col_wise": True,
-    "feature_fraction": 0.35, "bagging_fraction": 0.6, "bagging_freq": 1, "lambda_l2": 5,
+    "feature_fraction": 0.25, "bagging_fraction": 0.6, "bagging_freq": 1, "lambda_l2": 5,
 }  # fmt: skip
-_BLOCK = _SHARED | {"objective": "binary", "num_leaves": 31, "learning_rate": 0.12, "min_data_in_leaf": 40}
-_BLOCK_ROUNDS = 130
+_BLOCK = _SHARED | {"objective": "binary", "num_leaves": 40, "learning_rate": 0.07, "min_data_in_leaf": 60}
+_BLOCK_ROUNDS = 220
 _PAGE = _SHARED | {
     "objective": "multiclass", "num_class": len(PAGE_TYPES), "num_leaves": 8, "learning_rate": 0.1,
     "min_data_in_leaf": 8,
@@ -257,7 +256,7 @@ def figures(pages: list[Labelled], models: list[Model], folds: NDArray[np.int64]
     for page, fold in zip(pages, folds, strict=True):
         of_type = models[fold].type_probabilities(page.page, page.blocks)
         scored = models[fold].scores(page.page, page.blocks, of_type)
-        selected = likely_main(scored, page.blocks.statistics[:, WORDS])
+        selected = main_blocks(page.blocks, scored)
         text = joined_text(page.page, page.blocks, selected)
         scores.append(word_f1(Counter(words(text)), page.truth))
         types.append(int(of_type.argmax()) == page.type)

@@ -26,7 +26,9 @@ def text(html: str) -> str:
     ("html", "expected"),
     [
         ("<p>  a \n b&nbsp; <b>c</b>d </p><p>e</p>", "a b cd\n\ne"),
-        ("<p>a<br>b<br><br>c</p>", "a\nb\nc"),
+        ("<p>a<br>b<br><br>c</p>", "a\nb\n\nc"),
+        ("<p>a<br>&nbsp; b<br>\n&nbsp;&nbsp;c</p>", "a\nb\n  c"),
+        ("<p>so <img alt='x &lt; y' src=a.png> holds</p><img alt=logo>", "so x < y holds"),
         ("<pre>def f():\n    return <b>1</b>\n\nf()</pre>", "def f():\n    return 1\n\nf()"),
         ("<table><tr><td>a<td>b<tr><td>c<td>d</table>", "a\tb\nc\td"),
         ("<ul><li>a<li>b</ul><p>c", "a\nb\n\nc"),
