@@ -73,11 +73,12 @@ def compile_files(paths: list[str]) -> None:
 def compiled_kernels() -> Iterator[None]:
     """Meanwhile numba's functions are compiled, once, before the tests, which start many processes that need them.
 
-    A process without them takes a third of a minute to compile those of clean. What fails here fails in a test.
+    A process without them takes a third of a minute to compile those of clean, or those of extraction. What fails here fails in a test.
     """
     with tempfile.TemporaryDirectory() as folder:
         pages = Path(folder) / "pages.jsonl"
-        rows = [{"id": str(row), "text": f"Page {row} says that a line keeps other pages."} for row in range(9)]
+        texts = [f"Page {row} says that a line keeps other pages." for row in range(9)]
+        rows = [{"id": str(row), "text": text, "html": f"<p>{text}</p>"} for row, text in enumerate(texts)]
         pages.write_text("".join(json.dumps(row) + "\n" for row in rows))
         running = [
             subprocess.Popen(
