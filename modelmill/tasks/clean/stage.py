@@ -35,7 +35,7 @@ def run(context: StageContext) -> StageResult:
         rows_out=sum(report["rows_out"] for report in reports),
         unit="documents",
         dropped=dropped,
-        metrics={f"redacted_{kind}": float(count) for kind, count in redacted.items()},
+        metrics={f"redacted_{kind}": float(count) for kind, count in redacted.items() if count},
     )
     if result.rows_out == 0:
         raise InputError(

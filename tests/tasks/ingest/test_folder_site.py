@@ -40,7 +40,7 @@ def source(folders: Path, **fields: object) -> dict[str, object]:
 
 
 def test_folders_are_crawled_like_the_web(folders, run_ingest):
-    _, output = run_ingest(source(folders))
+    _, output = run_ingest(source(folders), extractor="resiliparse")
     pages = {row["url"]: row for row in rows_of(output / "pages")}
     chinese = pages["http://chinese.docs.test/%E7%AB%A0/%E7%AC%AC%E4%B8%80.html"]
     assert (chinese["title"], chinese["text"]) == ("第一章", "这一章说明如何安装和使用这个系统。")
@@ -54,7 +54,7 @@ def test_folders_are_crawled_like_the_web(folders, run_ingest):
         "http://guide.docs.test/etc/passwd": "http_status",
         **dict.fromkeys(lists, "empty_text"),
     }
-    _, again = run_ingest(source(folders), name="again", workers=2)
+    _, again = run_ingest(source(folders), name="again", workers=2, extractor="resiliparse")
     assert digests_of(again / "pages") == digests_of(output / "pages")
     _, fewer = run_ingest(source(folders, exclude=["/deep", "css$"]), name="fewer")
     assert not [url for url in urls_of(fewer) if "deep" in url]

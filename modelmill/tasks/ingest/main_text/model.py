@@ -28,6 +28,7 @@ from modelmill.tasks.ingest.main_text.states import IN_PRE
 from modelmill.tasks.ingest.main_text.statistics import WORDS
 
 PAGE_TYPES = ("article", "collection", "documentation", "forum", "listing", "product", "service")
+_LEAST = 0.05  # of the best block: below it the labelled pages hold no main text (4 of 1,497)
 _MARGIN = 0.85  # of the best score to cut at: what is a little below is kept too, see likely_main
 
 
@@ -104,7 +105,10 @@ def main_blocks(blocks: Blocks, scores: NDArray[np.float32]) -> NDArray[np.bool_
     """The blocks to keep: those likely to be main text, and all preformatted ones between them.
 
     The labels leave out most code, so that its blocks score low; without it an explanation of code is of little use.
+    A page none of whose blocks is likely (a list of files, a frame without its content) has no main text.
     """
+    if not len(scores) or scores.max() < _LEAST:
+        return np.zeros(len(scores), bool)
     selected = likely_main(scores, blocks.statistics[:, WORDS])
     if selected.any():
         first, last = np.flatnonzero(selected)[[0, -1]]

@@ -159,6 +159,9 @@ def _parse(content, words, elements, runs, stack, names):
             stack[top], names[top] = count, name
         count += 1
     _end_elements(last, stack, -1, top, count)
+    # An inline element whose end tag came inside a block ends with that block.
+    for element in range(count - 1, 0, -1):
+        last[elements.parent[element]] = max(last[elements.parent[element]], last[element])
     return count, num_runs
 
 
