@@ -73,7 +73,8 @@ def compile_files(paths: list[str]) -> None:
 def compiled_kernels() -> Iterator[None]:
     """Meanwhile numba's functions are compiled, once, before the tests, which start many processes that need them.
 
-    A process without them takes a third of a minute to compile those of clean, or those of extraction. What fails here fails in a test.
+    A process without them takes a third of a minute to compile those of clean, or those of extraction. What fails here
+    fails in a test.
     """
     with tempfile.TemporaryDirectory() as folder:
         pages = Path(folder) / "pages.jsonl"

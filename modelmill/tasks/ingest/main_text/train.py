@@ -3,7 +3,8 @@
     python -m modelmill.tasks.ingest.main_text.train PAGES.parquet WEIGHTS.npz
 
 PAGES has the columns html (bytes), main_content, page_type, url and, for the figures, must_have and must_not: WCXB's
-form. Needs LightGBM (`pip install modelmill[extractor]`), which the product itself does not. About ten minutes on two cores.
+form. Needs LightGBM (`pip install modelmill[extractor]`), which the product itself does not. About ten minutes on two
+cores.
 """
 
 import argparse
