@@ -11,7 +11,7 @@ from modelmill.flows.benches.rules import agreement, datatrove_verdicts, verdict
 def test_verdicts_are_datatroves() -> None:
     pytest.importorskip("spacy", reason="datatrove cuts words with spaCy: install requirements-dev.lock")
     pytest.importorskip("datatrove", reason="the peer is not installed: install requirements-dev.lock")
-    texts = [*texts_about_thresholds(96), *reference_texts()[::20], pydoc.plain(pydoc.render_doc("json.decoder"))]
+    texts = [*texts_about_thresholds(300), *reference_texts()[::20], pydoc.plain(pydoc.render_doc("json.decoder"))]
     ours, theirs = verdicts(texts), datatrove_verdicts(texts)
     assert all(share >= 0.995 for share in agreement(ours, theirs).values())
     same_reason = [one == other for one, other in zip(ours["chain"], theirs["chain"], strict=True)]
