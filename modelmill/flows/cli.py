@@ -306,6 +306,22 @@ def bench_data(
     measure(console, steps, labelled, documents, size, output)
 
 
+@bench.command("dedup")
+def bench_dedup(
+    size: Annotated[float, typer.Option(min=0.1, help="Megabytes of generated text.")] = 100.0,
+    times: Annotated[int, typer.Option(min=1, help="How many times as much the larger run has.")] = 10,
+    workers: Annotated[
+        list[int] | None, typer.Option(help="Ray workers; may be repeated. 1, 2 and 4 by default.")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Raylets of one core each in one more run.")] = 2,
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure dedup as data, workers and nodes grow: rates, memory, and whether the result is the same bytes."""
+    from modelmill.flows.benches.dedup_scale import bench_dedup as measure
+
+    measure(console, size, times, workers or [1, 2, 4], nodes, output)
+
+
 def print_figures(figures: dict[str, Any], output: Path | None) -> None:
     """Figures as JSON on the terminal, and in a file."""
     text = json.dumps(figures, indent=1)

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from modelmill.flows.benches import one_step
 from modelmill.flows.benches.data_inputs import Inputs, prepared_inputs
-from modelmill.tasks.errors import InputError, MillError, RecipeError
+from modelmill.flows.benches.measured import check_place
+from modelmill.tasks.errors import MillError, RecipeError
 
 _PEERS = (
     "datatrove", "spacy", "trafilatura", "resiliparse", "fastwarc", "warcio", "datasketch", "phonenumbers",
@@ -44,8 +45,7 @@ def bench_data(
         MillError: a step failed; the others have been measured, and what was measured is printed and written.
     """
     names = chosen_steps(steps)
-    if output and not output.parent.is_dir():
-        raise InputError(f"no folder {output.parent} to write {output.name} in; make it, or name another file")
+    check_place(output)
     with tempfile.TemporaryDirectory(prefix="mill-bench-") as name:
         folder = Path(name)
         inputs = None

@@ -1,16 +1,17 @@
 """Generated documents → CPU-seconds, memory and digests of dedup as data, workers and nodes grow.
 
-On a quiet machine: `python -m modelmill.flows.benches.dedup_scale --megabytes 100 --times 10 --workers 1 2 4 --nodes 2`
+Wall times count too: run it on a quiet machine.
 """
 
-import argparse
 import concurrent.futures
+import json
 import multiprocessing
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from modelmill.flows.benches.dedup import generated_texts, stage_context
-from modelmill.flows.benches.measured import Measured
+from modelmill.flows.benches.measured import Measured, check_place
 from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.stage import run
@@ -147,19 +148,18 @@ def _counted_call(function: Callable[..., Any], arguments: dict[str, Any]) -> di
     return {"result": result, "cpu_seconds": time.process_time() - before, "peak_bytes": peak}
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=float, default=100)
-    parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
-    parser.add_argument("--nodes", type=int, default=2)
-    options = parser.parse_args()
-    console = Console(width=200)
-    for row in measure(options.megabytes, options.times, options.workers, options.nodes):
+def bench_dedup(
+    console: Console, megabytes: float, times: int, workers: Sequence[int], nodes: int, output: Path | None
+) -> None:
+    """Measure, print a line for each case, and write JSON to `output` if given.
+
+    Raises:
+        InputError: no folder for the output.
+    """
+    check_place(output)
+    rows = measure(megabytes, times, workers, nodes)
+    for row in rows:
         figures = ", ".join(f"{name} {value:.1f}" for name, value in row.quality.items())
         console.print(f"{row.tool}: {row.rate:.2f} {row.unit} a core; {figures}", highlight=False)
-
-
-if __name__ == "__main__":
-    main()
+    if output:
+        output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -4,6 +4,9 @@ import resource
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelmill.tasks.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,13 @@ def cpu_seconds(function: Callable[[], object], repeats: int = 3) -> float:
 def _cpu_time() -> float:
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def check_place(output: Path | None) -> None:
+    """Refuse, before minutes of measuring, a file that could not be written.
+
+    Raises:
+        InputError: its folder is not there.
+    """
+    if output and not output.parent.is_dir():
+        raise InputError(f"no folder {output.parent} to write {output.name} in; make it, or name another file")
