@@ -6,7 +6,7 @@ Imports of the heavy libraries stay inside the commands that need them, so that 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -320,6 +320,21 @@ def bench_dedup(
     from modelmill.flows.benches.dedup_scale import bench_dedup as measure
 
     measure(console, size, times, workers or [1, 2, 4], nodes, output)
+
+
+@bench.command("train")
+def bench_train(
+    cases: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these cases; a wrong name lists them. All by default.")
+    ] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each trainer; the median counts.")] = 3,
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure training beside transformers' Trainer and a plain loop: tokens per CPU-second, or per second and GPU."""
+    from modelmill.flows.benches.train import bench_train as measure
+
+    measure(console, cases, device, rounds, output)
 
 
 def print_figures(figures: dict[str, Any], output: Path | None) -> None:
