@@ -17,6 +17,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.lm.attention import attend_by_document, attends_by_document, document_lengths
 from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
@@ -70,7 +71,14 @@ def build_model(
         model = AutoModelForCausalLM.from_config(model_config(shape, special_tokens))
     model.tie_weights()
     initialise(model, seed, initialisation or InitialisationConfig())
-    return model.to(torch.device(device)).train()  # pyright: ignore[reportArgumentType]
+    return _placed(model, device)
+
+
+def _placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    model.to(torch.device(device)).train()  # pyright: ignore[reportArgumentType]
+    if device == "cpu":
+        attend_by_document(model)
+    return model
 
 
 @torch.no_grad()
@@ -128,7 +136,7 @@ def load_model(
         changes["max_position_embeddings"] = max_sequence_length
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **changes)
-    return model.to(torch.device(device)).train()  # pyright: ignore[reportArgumentType]
+    return _placed(model, device)
 
 
 def read_shape(folder: Path | str) -> ModelShape:
@@ -165,8 +173,11 @@ def read_shape(folder: Path | str) -> ModelShape:
 
 def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor) -> Tensor:
     """Last hidden states [rows, length, width]; a position that does not follow the one before starts a new document,
-    and attention never crosses documents (transformers builds that mask from `position_ids`)."""
-    return model.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+    and attention never crosses documents (where lengths do not say it, transformers makes a mask of `position_ids`)."""
+    arguments: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+    if attends_by_document(model.model):
+        arguments["document_lengths"] = document_lengths(position_ids)
+    return model.model(**arguments).last_hidden_state
 
 
 def output_head(model: PreTrainedModel) -> Tensor:
