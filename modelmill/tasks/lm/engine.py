@@ -25,7 +25,7 @@ from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import load_newest_state, save_snapshot, save_state
 from modelmill.tasks.lm.data import Batch, Batches, TrainingBatch
 from modelmill.tasks.lm.losses import cross_entropy_sum
-from modelmill.tasks.lm.model import hidden_states, output_head
+from modelmill.tasks.lm.model import hidden_states, output_head, set_rope_theta
 from modelmill.tasks.lm.optim import set_learning_rate
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
 from modelmill.tasks.lm.plan import Plan, StepPoint
@@ -118,6 +118,8 @@ def train(
         if validate and not run.first and start_tokens == 0:
             run.first = _validate(run, validate)
         for point in plan.points(resumed_at, start_tokens, end_tokens):
+            if point.rope_theta is not None:
+                set_rope_theta(model, point.rope_theta)
             _step(run, pieces, batches.batch(point), point, objective, clip_norm)
             _after_step(run, point, validate)
             if stop:

@@ -190,7 +190,25 @@ def set_context(
 ) -> None:
     """Give a model other rotary embeddings and more positions, in place."""
     config: Any = model.config
-    config.rope_parameters = rope_parameters(rope_theta, rope_scaling, config.head_dim)
     config.max_position_embeddings = max_sequence_length
+    _set_rope(model, rope_parameters(rope_theta, rope_scaling, config.head_dim))
+
+
+def set_rope_theta(model: PreTrainedModel, rope_theta: float) -> None:
+    """Give a model another rotary base and keep its scaling, in place."""
+    config: Any = model.config
+    if config.rope_parameters["rope_theta"] != rope_theta:
+        _set_rope(model, config.rope_parameters | {"rope_theta": rope_theta})
+
+
+@torch.no_grad()
+def _set_rope(model: PreTrainedModel, parameters: dict[str, Any]) -> None:
+    """The frequencies are written into the buffers that replicas of the model share."""
+    config: Any = model.config
+    config.rope_parameters = parameters
     rotary: Any = model.model.rotary_emb  # pyright: ignore
-    model.model.rotary_emb = type(rotary)(config=config).to(rotary.inv_freq.device)  # pyright: ignore
+    fresh = type(rotary)(config=config)
+    rotary.inv_freq.copy_(fresh.inv_freq)
+    rotary.original_inv_freq.copy_(fresh.original_inv_freq)
+    rotary.rope_type, rotary.attention_scaling = fresh.rope_type, fresh.attention_scaling
+    rotary.max_seq_len_cached = rotary.original_max_seq_len = config.max_position_embeddings

@@ -1,75 +1,35 @@
 """Total tokens, batch, sequence length and schedule → what holds at any number of tokens seen. Needs pydantic only."""
 
-import math
+from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import Field, model_validator
 
+from modelmill.tasks.lm.schedule import Schedule
 from modelmill.tasks.stage import StageConfig
 
+Value = TypeVar("Value")
 Ramp = tuple[tuple[int, int], ...]
 """Pairs (from this many tokens on, value), rising in tokens: a batch or sequence-length ramp."""
-
-
-class Schedule(StageConfig):
-    """The learning rate as a function of tokens seen."""
-
-    kind: Literal["wsd", "cosine", "constant", "multi_step"]
-    "wsd: warm up, stay, decay over the last decay_tokens [MiniCPM]; cosine to final_ratio [Llama 3]; constant after "
-    "the warm-up; multi_step: fall to each milestone's ratio [DeepSeek]."
-    learning_rate: float = Field(gt=0)
-    "Peak learning rate."
-    warmup_tokens: int = Field(default=0, ge=0)
-    "Tokens of linear warm-up from zero."
-    decay_tokens: int = Field(default=0, ge=0)
-    "wsd only: tokens of the decay at the end (about 10 % of all is enough [MiniCPM §4.2])."
-    decay_shape: Literal["linear", "sqrt", "exponential"] = "linear"
-    "wsd only. linear: 1 - x; sqrt: 1 - sqrt(x); exponential: 0.5^(x · half_lives), cut off at the end."
-    half_lives: float = Field(default=5.0, gt=0)
-    "exponential decay only: halvings over the whole decay."
-    final_ratio: float = Field(default=0.0, ge=0, le=1)
-    "wsd and cosine: learning rate at the end, as a share of the peak."
-    milestones: tuple[tuple[float, float], ...] = ((0.8, 0.316), (0.9, 0.1))
-    "multi_step only: (share of all tokens, ratio of the peak from there on)."
-
-    def at(self, tokens: float, total_tokens: int) -> float:
-        """Learning rate after `tokens` of `total_tokens` tokens."""
-        if tokens < self.warmup_tokens:
-            return self.learning_rate * tokens / self.warmup_tokens
-        return self.learning_rate * self._ratio(tokens, total_tokens)
-
-    def _ratio(self, tokens: float, total: int) -> float:
-        if self.kind == "cosine":
-            span = max(total - self.warmup_tokens, 1)
-            progress = min((tokens - self.warmup_tokens) / span, 1.0)
-            return self.final_ratio + (1 - self.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
-        if self.kind == "multi_step":
-            return next((ratio for share, ratio in reversed(self.milestones) if tokens >= share * total), 1.0)
-        decay_start = total - self.decay_tokens
-        if self.kind == "constant" or tokens <= decay_start or not self.decay_tokens:
-            return 1.0
-        remaining = self._decay(min((tokens - decay_start) / self.decay_tokens, 1.0))
-        return self.final_ratio + (1 - self.final_ratio) * remaining
-
-    def _decay(self, progress: float) -> float:
-        if self.decay_shape == "linear":
-            return 1 - progress
-        if self.decay_shape == "sqrt":
-            return 1 - math.sqrt(progress)
-        return 0.5 ** (progress * self.half_lives)
+RopeRamp = tuple[tuple[int, float], ...]
+"""Pairs (from this many tokens on, rotary base)."""
+MixtureRamp = tuple[tuple[int, dict[str, float]], ...]
+"""Pairs (from this many tokens on, weight of each domain)."""
 
 
 class PlanPoint(NamedTuple):
-    """What holds after a number of tokens."""
+    """What holds after a number of tokens. None: what the model or the stage began with."""
 
     learning_rate: float
     batch_tokens: int
     sequence_length: int
+    rope_theta: float | None
+    mixture: dict[str, float] | None
 
 
 class StepPoint(NamedTuple):
-    """One optimiser step: which rows it takes and its learning rate.
+    """One optimiser step: which rows it takes, its learning rate and, where the plan changes it, its rotary base.
 
     `tokens` were seen before it; its rows are [first_row, first_row + num_rows) of those of its sequence length.
     """
@@ -80,10 +40,58 @@ class StepPoint(NamedTuple):
     sequence_length: int
     num_rows: int
     first_row: int
+    rope_theta: float | None = None
 
     @property
     def num_tokens(self) -> int:
         return self.num_rows * self.sequence_length
+
+
+class Segment(NamedTuple):
+    """Equal steps in a row: `num_steps` of them from `step` on, `tokens` seen and `first_row` rows used before."""
+
+    step: int
+    tokens: int
+    num_steps: int
+    num_rows: int
+    sequence_length: int
+    first_row: int
+    rope_theta: float | None
+    mixture: dict[str, float] | None
+
+    @property
+    def step_tokens(self) -> int:
+        return self.num_rows * self.sequence_length
+
+
+class Timeline:
+    """The segments of a plan: tokens to steps and back without counting through them."""
+
+    def __init__(self, segments: list[Segment]) -> None:
+        self.segments = segments
+        self._steps = [segment.step for segment in segments]
+        self._tokens = [segment.tokens for segment in segments]
+
+    def at_step(self, step: float) -> Segment:
+        return self.segments[max(bisect_right(self._steps, step) - 1, 0)]
+
+    def at_tokens(self, tokens: float) -> Segment:
+        return self.segments[max(bisect_right(self._tokens, tokens) - 1, 0)]
+
+    def steps(self, tokens: float) -> float:
+        """Steps done after so many tokens; the last segment goes on beyond the end."""
+        segment = self.at_tokens(tokens)
+        return segment.step + (tokens - segment.tokens) / segment.step_tokens
+
+    def tokens(self, steps: float) -> float:
+        """Tokens seen after so many steps."""
+        segment = self.at_step(steps)
+        return segment.tokens + (steps - segment.step) * segment.step_tokens
+
+    def first_step(self, tokens: int) -> int:
+        """The first step that begins when so many tokens, or more, were seen."""
+        segment = self.at_tokens(tokens)
+        return segment.step - (segment.tokens - tokens) // segment.step_tokens
 
 
 class Plan(StageConfig):
@@ -101,25 +109,40 @@ class Plan(StageConfig):
     "Batch changes: (from tokens, batch tokens), e.g. Llama 3.1's [[252e6, 8e6], [2.87e12, 16e6]]."
     sequence_ramp: Ramp = ()
     "Sequence-length changes: (from tokens, length)."
+    rope_ramp: RopeRamp = ()
+    "Changes of the rotary base: (from tokens, base)."
+    mixture_ramp: MixtureRamp = ()
+    "Changes of the mixture: (from tokens, weight of each domain)."
 
     @model_validator(mode="after")
     def _fits(self) -> "Plan":
-        schedule = self.schedule
-        if schedule.warmup_tokens + schedule.decay_tokens > self.total_tokens:
+        for name in ("batch_ramp", "sequence_ramp", "rope_ramp", "mixture_ramp"):
+            starts = [start for start, _ in getattr(self, name)]
+            if starts != sorted(set(starts)) or (starts and starts[0] <= 0):
+                raise ValueError(f"{name} begins at {starts} tokens; expected numbers above 0, each above the last")
+        for segment in self._segments():
+            batch = _ramp_value(self.batch_ramp, segment.tokens, self.batch_tokens)
+            if batch < segment.sequence_length:
+                raise ValueError(f"a batch of {batch} tokens holds no row of {segment.sequence_length}")
+        schedule, warmed = self.schedule, self.schedule.warmup_end(self.timeline())
+        if warmed + schedule.decay_tokens > self.total_tokens:
             raise ValueError(
-                f"warm-up ({schedule.warmup_tokens}) and decay ({schedule.decay_tokens}) together are longer than the "
+                f"warm-up ({warmed:.0f}) and decay ({schedule.decay_tokens}) together are longer than the "
                 f"run ({self.total_tokens} tokens); shorten one of them"
             )
-        if self.batch_tokens < self.sequence_length:
-            raise ValueError(f"a batch of {self.batch_tokens} tokens holds no row of {self.sequence_length}")
+        planned = sum(phase.tokens for phase in schedule.phases)
+        if schedule.phases and planned != self.total_tokens:
+            raise ValueError(f"the phases have {planned} tokens and the run {self.total_tokens}; expected as many")
         return self
 
     def at(self, tokens: float) -> PlanPoint:
-        """Learning rate, batch and sequence length after `tokens` tokens."""
+        """Learning rate, batch, sequence length, rotary base and mixture after `tokens` tokens."""
         return PlanPoint(
-            self.schedule.at(tokens, self.total_tokens),
+            self.schedule.at(tokens, self.total_tokens, self.timeline()),
             _ramp_value(self.batch_ramp, tokens, self.batch_tokens),
             _ramp_value(self.sequence_ramp, tokens, self.sequence_length),
+            _ramp_value(self.rope_ramp, tokens, None),
+            _ramp_value(self.mixture_ramp, tokens, None),
         )
 
     def points(self, first_step: int = 0, start_tokens: int = 0, end_tokens: int | None = None) -> Iterator[StepPoint]:
@@ -128,23 +151,59 @@ class Plan(StageConfig):
         A step's learning rate is that at the middle of its tokens: neither the first step of a warm-up from zero
         nor the last of a decay to zero is wasted.
         """
-        tokens = step = first_row = length = 0
-        while tokens < min(self.total_tokens, end_tokens or self.total_tokens):
-            point = self.at(tokens)
-            if point.sequence_length != length:
-                length, first_row = point.sequence_length, 0
-            num_rows = max(point.batch_tokens // length, 1)
-            if step >= first_step and tokens >= start_tokens:
-                rate = self.schedule.at(tokens + num_rows * length / 2, self.total_tokens)
-                yield StepPoint(step, tokens, rate, length, num_rows, first_row)
-            tokens += num_rows * length
-            first_row += num_rows
-            step += 1
+        timeline = self.timeline()
+        first = max(first_step, timeline.first_step(start_tokens))
+        end = timeline.first_step(min(self.total_tokens, end_tokens or self.total_tokens))
+        return (self._point(step, timeline) for step in range(first, end))
+
+    def timeline(self) -> Timeline:
+        """The plan's segments; at most one more than there are changes."""
+        return Timeline(list(self._segments()))
 
     @property
     def num_steps(self) -> int:
-        return sum(1 for _ in self.points())
+        return self.timeline().first_step(self.total_tokens)
+
+    @property
+    def num_rows(self) -> dict[int, int]:
+        """Rows of each sequence length that the whole run takes."""
+        return {
+            segment.sequence_length: segment.first_row + segment.num_steps * segment.num_rows
+            for segment in self._segments()
+        }
+
+    def _point(self, step: int, timeline: Timeline) -> StepPoint:
+        segment = timeline.at_step(step)
+        done = step - segment.step
+        tokens = segment.tokens + done * segment.step_tokens
+        return StepPoint(
+            step,
+            tokens,
+            self.schedule.at(tokens + segment.step_tokens / 2, self.total_tokens, timeline),
+            segment.sequence_length,
+            segment.num_rows,
+            segment.first_row + done * segment.num_rows,
+            segment.rope_theta,
+        )
+
+    def _segments(self) -> Iterator[Segment]:
+        ramps = (self.batch_ramp, self.sequence_ramp, self.rope_ramp, self.mixture_ramp)
+        changes = sorted({start for ramp in ramps for start, _ in ramp if start < self.total_tokens})
+        step = tokens = 0
+        used: dict[int, int] = {}
+        for change in (*changes, self.total_tokens):
+            if change <= tokens:
+                continue  # two changes within one step: both hold from the next one on
+            length = _ramp_value(self.sequence_ramp, tokens, self.sequence_length)
+            num_rows = max(_ramp_value(self.batch_ramp, tokens, self.batch_tokens) // length, 1)
+            num_steps = -((tokens - change) // (num_rows * length))
+            theta = _ramp_value(self.rope_ramp, tokens, None)
+            mixture = _ramp_value(self.mixture_ramp, tokens, None)
+            first_row = used.get(length, 0)
+            yield Segment(step, tokens, num_steps, num_rows, length, first_row, theta, mixture)
+            used[length] = first_row + num_steps * num_rows
+            step, tokens = step + num_steps, tokens + num_steps * num_rows * length
 
 
-def _ramp_value(ramp: Ramp, tokens: float, first: int) -> int:
+def _ramp_value(ramp: tuple[tuple[int, Value], ...], tokens: float, first: Value) -> Value:
     return next((value for start, value in reversed(ramp) if tokens >= start), first)

@@ -74,7 +74,8 @@ def train_with_branch(
 
 def branch_start(plan: Plan, share: float) -> int:
     """Tokens at the end of the step after which the last `share` of the run begins."""
-    return max(point.tokens for point in plan.points() if point.tokens <= (1 - share) * plan.total_tokens)
+    timeline = plan.timeline()
+    return int(timeline.tokens(int(timeline.steps((1 - share) * plan.total_tokens))))
 
 
 def forecast_facts(

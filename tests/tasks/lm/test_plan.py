@@ -3,7 +3,8 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.plan import Plan, StepPoint
+from modelmill.tasks.lm.schedule import Phase, Schedule
 
 
 def wsd(**changes) -> Schedule:
@@ -36,21 +37,6 @@ def test_multi_step_of_deepseek() -> None:
     assert [schedule.at(tokens, 100) for tokens in (79, 80, 89, 90, 100)] == [1.0, 0.316, 0.316, 0.1, 0.1]
 
 
-def test_batch_and_sequence_ramps_of_llama() -> None:
-    million = 1_000_000
-    plan = Plan(
-        total_tokens=15_600_000 * million,
-        batch_tokens=4 * million,
-        sequence_length=4096,
-        schedule=Schedule(kind="constant", learning_rate=8e-5),
-        batch_ramp=((252 * million, 8 * million), (2_870_000 * million, 16 * million)),
-        sequence_ramp=((252 * million, 8192),),
-    )
-    assert plan.at(0)[1:] == (4 * million, 4096)
-    assert plan.at(252 * million)[1:] == (8 * million, 8192)
-    assert plan.at(3_000_000 * million)[1:] == (16 * million, 8192)
-
-
 def test_steps_take_every_row_once_and_the_rate_of_their_middle() -> None:
     plan = Plan(total_tokens=1000, batch_tokens=100, sequence_length=10, schedule=wsd())
     points = list(plan.points())
@@ -61,15 +47,65 @@ def test_steps_take_every_row_once_and_the_rate_of_their_middle() -> None:
     assert list(plan.points(first_step=7)) == points[7:]
 
 
-def test_rows_are_counted_per_sequence_length() -> None:
-    plan = Plan(total_tokens=80, batch_tokens=20, sequence_length=10, schedule=wsd(warmup_tokens=0, decay_tokens=0))
-    plan = plan.model_copy(update={"sequence_ramp": ((40, 20),)})
-    assert [(p.sequence_length, p.first_row, p.num_rows) for p in plan.points()] == [
-        (10, 0, 2),
-        (10, 2, 2),
-        (20, 0, 1),
-        (20, 1, 1),
-    ]
+def changing(**changes) -> Plan:
+    values = {
+        "total_tokens": 9_000,
+        "batch_tokens": 40,
+        "sequence_length": 10,
+        "schedule": wsd(warmup_tokens=0, warmup_steps=30, decay_tokens=900),
+        "batch_ramp": ((333, 100), (4_000, 140)),
+        "sequence_ramp": ((333, 20), (1_111, 50), (1_400, 20), (5_001, 10)),
+        "rope_ramp": ((1_111, 2e4),),
+        "mixture_ramp": ((7_000, {"prose": 1.0}),),
+    }
+    return Plan(**(values | changes))
+
+
+def counted_one_by_one(plan: Plan) -> list[StepPoint]:
+    """Every step by going through all before it, as the plan is defined."""
+    points, tokens, used = [], 0, {}
+    while tokens < plan.total_tokens:
+        at = plan.at(tokens)
+        length, rows = at.sequence_length, max(at.batch_tokens // at.sequence_length, 1)
+        rate = plan.at(tokens + rows * length / 2).learning_rate
+        points.append(StepPoint(len(points), tokens, rate, length, rows, used.get(length, 0), at.rope_theta))
+        used[length] = used.get(length, 0) + rows
+        tokens += rows * length
+    return points
+
+
+def test_any_step_is_found_without_the_ones_before_it() -> None:
+    plan = changing()
+    expected = counted_one_by_one(plan)
+    assert list(plan.points()) == expected
+    assert plan.num_steps == len(expected)
+    lengths = [(point.sequence_length, point.first_row) for point in expected]
+    assert lengths[9:11] == [(20, 0), (20, 5)]
+    assert plan.num_rows == {
+        length: sum(point.num_rows for point in expected if point.sequence_length == length) for length in (10, 20, 50)
+    }
+    # rows go on where those of the same length ended, so that none is taken twice
+    assert len({(p.sequence_length, p.first_row) for p in expected}) == len(expected)
+    for start, end in ((0, 333), (333, 1_112), (350, 8_000), (8_999, None), (9_000, None)):
+        inside = [point for point in expected if start <= point.tokens < (end or plan.total_tokens)]
+        assert list(plan.points(start_tokens=start, end_tokens=end)) == inside
+    for step in (0, 9, 10, 50, len(expected) - 1):
+        assert list(plan.points(first_step=step)) == expected[step:]
+        timeline = plan.timeline()
+        assert timeline.tokens(step) == expected[step].tokens
+        assert timeline.steps(expected[step].tokens) == step
+    assert [plan.at(tokens).mixture for tokens in (0, 7_000)] == [None, {"prose": 1.0}]
+
+
+def test_phases_follow_each_other() -> None:
+    phases = (
+        Phase(tokens=500),
+        Phase(tokens=300, shape="linear", final_rate=0.2),
+        Phase(tokens=200, shape="exponential", final_rate=0.05),
+    )
+    schedule = Schedule(kind="phases", learning_rate=1.0, warmup_tokens=100, phases=phases)
+    rates = [schedule.at(tokens, 1000) for tokens in (50, 100, 499, 650, 800, 900, 1000, 1100)]
+    assert rates == pytest.approx([0.5, 1, 1, 0.6, 0.2, 0.1, 0.05, 0.05])
 
 
 def test_a_plan_that_cannot_be_is_refused() -> None:
@@ -78,3 +114,16 @@ def test_a_plan_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValidationError, match="holds no row"):
         Plan(total_tokens=1000, batch_tokens=5, sequence_length=10, schedule=wsd())
     assert math.isclose(Plan(total_tokens=1000, batch_tokens=10, sequence_length=10, schedule=wsd()).num_steps, 100)
+    with pytest.raises(ValidationError, match="give one"):
+        wsd(warmup_steps=3)
+    with pytest.raises(ValidationError, match="expected as many"):
+        Plan(
+            total_tokens=1000,
+            batch_tokens=10,
+            sequence_length=10,
+            schedule=Schedule(kind="phases", learning_rate=1.0, phases=(Phase(tokens=900),)),
+        )
+    with pytest.raises(ValidationError, match="each above the last"):
+        changing(batch_ramp=((300, 20), (200, 40)))
+    with pytest.raises(ValidationError, match="holds no row of 50"):
+        changing(batch_ramp=())
