@@ -4,6 +4,7 @@ A state is written by torch's distributed checkpoint: each process writes its sh
 reads the parts that its own layout needs. Training stops only while tensors are copied to the host's memory.
 """
 
+import copy
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,7 +90,8 @@ class States:
         every = self.keep_every_tokens
         stays = every is not None and progress["tokens"] // every > self._kept_tokens // every
         self._kept_tokens = progress["tokens"] if stays else self._kept_tokens
-        facts = progress | {"step": step, "stays": stays, "kept_tokens": self._kept_tokens}
+        # A copy: the run goes on adding to its curve while this is written.
+        facts = copy.deepcopy(progress) | {"step": step, "stays": stays, "kept_tokens": self._kept_tokens}
         tensors = self._stager.stage(self._tensors())
         assert isinstance(tensors, dict)
         self._writing = self._writer.submit(self._write, step, tensors, facts)
