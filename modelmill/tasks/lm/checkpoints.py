@@ -1,4 +1,4 @@
-"""Model, optimiser and progress ↔ folders: training states, weight snapshots, averages, Hugging Face exports."""
+"""Model and optimiser ↔ files: moments for the next stage, weight snapshots, averages, Hugging Face exports."""
 
 import json
 import shutil
@@ -14,8 +14,10 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.files import atomic_path, read_json, remove_path, write_json
+from modelmill.tasks.files import atomic_path
 from modelmill.tasks.lm.optim import moments, set_moments
+from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.parallel.shard import whole_tensors
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -32,38 +34,17 @@ def set_weights(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
         tensor.copy_(tensors[name])
 
 
-def save_state(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any], keep: int
-) -> None:
-    """Write the training state after `step` steps, whole or not at all, then remove all but the newest `keep`."""
-    with atomic_path(folder / f"step-{step:09d}") as temporary:
-        temporary.mkdir(parents=True)
-        save_file(weights(model), temporary / "model.safetensors")
-        save_file(moments(optimizer, model), temporary / "optimizer.safetensors")
-        write_json(temporary / "progress.json", progress | {"step": step})
-    for old in state_folders(folder)[:-keep]:
-        remove_path(old)
-
-
-def state_folders(folder: Path) -> list[Path]:
-    """Training states in a workspace, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "progress.json").is_file())
-
-
-def load_newest_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-    """Put the newest training state into model and optimiser and return its progress; None where there is none."""
-    states = state_folders(folder)
-    if not states:
-        return None
-    set_weights(model, load_file(states[-1] / "model.safetensors"))
-    set_moments(optimizer, model, load_file(states[-1] / "optimizer.safetensors"))
-    return read_json(states[-1] / "progress.json")
-
-
-def save_moments(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save_moments(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks | None = None) -> None:
     """Write the optimiser's moments for a later stage (`optimizer.safetensors` of a checkpoint artifact)."""
-    with atomic_path(path) as temporary:
-        save_file(moments(optimizer, model), temporary)
+    save_whole(path, moments(optimizer, model), ranks or Ranks())
+
+
+def save_whole(path: Path, tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
+    """Write whole tensors to a safetensors file; every process helps to gather, the first one writes."""
+    gathered = dict(whole_tensors(tensors, ranks))
+    if ranks.is_first:
+        with atomic_path(path) as temporary:
+            save_file(gathered, temporary)
 
 
 def load_moments(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -75,10 +56,9 @@ def load_moments(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     set_moments(optimizer, model, load_file(path))
 
 
-def save_snapshot(folder: Path, step: int, model: nn.Module) -> None:
+def save_snapshot(folder: Path, step: int, model: nn.Module, ranks: Ranks | None = None) -> None:
     """Keep the weights after `step` steps for an average."""
-    with atomic_path(folder / f"weights-{step:09d}.safetensors") as temporary:
-        save_file(weights(model), temporary)
+    save_whole(folder / f"weights-{step:09d}.safetensors", weights(model), ranks or Ranks())
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -104,12 +84,19 @@ def average_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
     return average
 
 
-def export(model: PreTrainedModel, tokenizer_folder: Path, folder: Path) -> None:
-    """Write a Hugging Face folder (weights, configuration, tokenizer, chat template) that AutoModel and vLLM open."""
+def export(model: PreTrainedModel, tokenizer_folder: Path, folder: Path, ranks: Ranks | None = None) -> None:
+    """Write a Hugging Face folder (weights, configuration, tokenizer, chat template) that AutoModel and vLLM open.
+
+    Every process helps to gather the weights, the first one writes.
+    """
+    ranks = ranks or Ranks()
+    tensors = None if ranks.alone else dict(whole_tensors(weights(model), ranks))
+    if not ranks.is_first:
+        return
     with atomic_path(folder) as temporary:
         temporary.mkdir(parents=True)
         logging.disable_progress_bar()
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=tensors)
         for file in sorted(tokenizer_folder.iterdir()):
             shutil.copyfile(file, temporary / file.name)
 

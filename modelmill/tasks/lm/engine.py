@@ -7,11 +7,9 @@ in its workspace, and ends with the same bits.
 """
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,18 @@ from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import MillError
 from modelmill.tasks.journal import Journal
-from modelmill.tasks.lm.checkpoints import load_newest_state, save_snapshot, save_state
+from modelmill.tasks.lm.checkpoints import save_snapshot
 from modelmill.tasks.lm.data import Batch, Batches, TrainingBatch
 from modelmill.tasks.lm.losses import cross_entropy_sum
 from modelmill.tasks.lm.model import hidden_states, output_head, set_rope_theta
 from modelmill.tasks.lm.optim import set_learning_rate
+from modelmill.tasks.lm.parallel.clip import clip_gradients
+from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.parallel.states import States, open_states
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
 from modelmill.tasks.lm.plan import Plan, StepPoint
 from modelmill.tasks.lm.settings import TrainSettings
+from modelmill.tasks.lm.stopping import stop_signal
 
 Objective = Callable[[PreTrainedModel, Any], Tensor]
 """(model, micro-batch) → loss SUMMED over what the batch's `weight` counts; the engine divides by the weight."""
@@ -69,6 +71,8 @@ class _Run:
     label: str
     total_tokens: int
     device: str
+    ranks: Ranks
+    states: States | None
     curve: list[dict[str, Any]] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)
     losses: list[Tensor] = field(default_factory=list)
@@ -102,30 +106,38 @@ def train(
     validate: Validate | None = None,
     start_tokens: int = 0,
     end_tokens: int | None = None,
+    ranks: Ranks | None = None,
 ) -> TrainReport:
     """Run the plan, or the part of it from `start_tokens` to `end_tokens` (so that a decay can be branched off), or
     what is left of that after the workspace's newest state. Validation is at the plan's ends, not at a part's.
+
+    On several processes each calls it with its `ranks` and its shards of the model; the report is the same on all.
 
     Raises:
         MillError: the loss is not a number any more.
         SystemExit, KeyboardInterrupt: told to stop; the state is saved, and the same call continues.
     """
+    ranks = ranks or Ranks()
     device = str(next(model.parameters()).device)
-    run = _Run(model, optimizer, settings, workspace, journal, label, end_tokens or plan.total_tokens, device)
-    resumed_at = _resume(run)
-    num_pieces = settings.num_pieces if device == "cpu" else 1
-    with open_pieces(model, num_pieces, settings.num_threads) as pieces, _stop_signal() as stop:
-        if validate and not run.first and start_tokens == 0:
-            run.first = _validate(run, validate)
-        for point in plan.points(resumed_at, start_tokens, end_tokens):
-            if point.rope_theta is not None:
-                set_rope_theta(model, point.rope_theta)
-            _step(run, pieces, batches.batch(point), point, objective, clip_norm)
-            _after_step(run, point, validate)
-            if stop:
-                _save(run)
-                raise stop[0]
-        last = _finish(run, validate if run.total_tokens == plan.total_tokens else None)
+    total_tokens = end_tokens or plan.total_tokens
+    with open_states(workspace, model, optimizer, settings, ranks) as states:
+        run = _Run(model, optimizer, settings, workspace, journal if ranks.is_first else None, label, total_tokens,
+                   device, ranks, states)  # fmt: skip
+        resumed_at = _resume(run)
+        num_pieces = settings.num_pieces if device == "cpu" and ranks.alone else 1
+        with open_pieces(model, num_pieces, settings.num_threads) as pieces, stop_signal() as stop:
+            if validate and not run.first and start_tokens == 0:
+                run.first = _validate(run, validate)
+            for point in plan.points(resumed_at, start_tokens, end_tokens):
+                if point.rope_theta is not None:
+                    set_rope_theta(model, point.rope_theta)
+                batch = ranks.own_labels(batches.batch(ranks.own_rows(point)), point)
+                _step(run, pieces, batch, point, objective, clip_norm)
+                _after_step(run, point, validate)
+                if ranks.sum(len(stop)):
+                    _save(run)
+                    raise stop[0] if stop else SystemExit(143)
+            last = _finish(run, validate if total_tokens == plan.total_tokens else None)
     losses = [line["loss"] for line in run.curve if "loss" in line]
     return TrainReport(
         steps=run.steps,
@@ -149,7 +161,7 @@ def _step(
         replica.train()
     run.learning_rate = point.learning_rate
     set_learning_rate(run.optimizer, point.learning_rate)
-    weight = max(batch.weight, 1.0)
+    weight = max(run.ranks.sum(batch.weight) / run.ranks.layout.pipeline, 1.0)
 
     def backward(model: PreTrainedModel, piece: TrainingBatch) -> Tensor:
         total = torch.zeros((), device=run.device)
@@ -160,14 +172,14 @@ def _step(
             total += loss.detach()
         return total
 
-    total = pieces.backward(batch, point.num_rows, backward)
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), clip_norm)
+    total = run.ranks.sum_tensor(pieces.backward(batch, point.num_rows, backward))
+    norm = clip_gradients(run.model, clip_norm, run.ranks)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.losses.append(total)
     run.norms.append(norm)
     run.steps, run.tokens = point.step + 1, point.tokens + point.num_tokens
-    run.trained_tokens += batch.num_tokens
+    run.trained_tokens += point.num_tokens
     run.seconds += time.perf_counter() - started
 
 
@@ -179,7 +191,7 @@ def _after_step(run: _Run, point: StepPoint, validate: Validate | None) -> None:
         run.curve.append({"step": run.steps, "tokens": run.tokens} | _validate(run, validate))
     wanted = run.tokens >= settings.snapshot_from_tokens and _crosses(settings.snapshot_every_tokens, point)
     if run.workspace and wanted:
-        save_snapshot(run.workspace / "snapshots", run.steps, run.model)
+        save_snapshot(run.workspace / "snapshots", run.steps, run.model, run.ranks)
     if run.steps % settings.checkpoint_every_steps == 0:
         _save(run)
 
@@ -234,7 +246,7 @@ def _validate(run: _Run, validate: Validate) -> dict[str, float]:
 
 def _resume(run: _Run) -> int:
     """Continue from the newest training state; returns the number of steps that it has done."""
-    progress = load_newest_state(run.workspace / "states", run.model, run.optimizer) if run.workspace else None
+    progress = run.states.load_newest() if run.states else None
     if progress is None:
         return 0
     run.curve, run.first = progress["curve"], progress["first"]
@@ -248,7 +260,7 @@ def _resume(run: _Run) -> int:
 
 
 def _save(run: _Run) -> None:
-    if run.workspace is None:
+    if run.states is None:
         return
     progress = {
         "tokens": run.tokens,
@@ -259,26 +271,10 @@ def _save(run: _Run) -> None:
         "losses": [float(value) for value in run.losses],
         "norms": [float(value) for value in run.norms],
     }
-    save_state(run.workspace / "states", run.steps, run.model, run.optimizer, progress, run.settings.keep_checkpoints)
+    run.states.save(run.steps, progress)
 
 
 def _precision(run: _Run):
     if run.settings.precision == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(run.device).type, torch.bfloat16)
-
-
-@contextmanager
-def _stop_signal() -> Iterator[list[BaseException]]:
-    """A list that is not empty once the process was told to stop (SIGTERM, Ctrl-C), so that the step ends first."""
-    stop: list[BaseException] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    reasons: dict[int, BaseException] = {signal.SIGTERM: SystemExit(143), signal.SIGINT: KeyboardInterrupt()}
-    before = {number: signal.signal(number, lambda number, _: stop.append(reasons[number])) for number in reasons}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,6 +7,7 @@ the number of processes or the device.
 import hashlib
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.lm.attention import attend_by_document, attends_by_document, document_lengths
+from modelmill.tasks.lm.parallel.layout import check_layout
+from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.parallel.shard import ShardedHead, set_whole, spread_model
 from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
@@ -65,13 +69,24 @@ def build_model(
     initialisation: InitialisationConfig | None = None,
     special_tokens: dict[str, int] | None = None,
     device: str = "cpu",
+    ranks: Ranks | None = None,
+    compute_dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """A new model in float32, in training mode."""
-    with no_init_weights():
+    """A new model in float32, in training mode: whole, or this process's shards of it where `ranks` says so.
+
+    Shards are gathered in `compute_dtype`; one whole tensor at a time exists while weights are drawn.
+    """
+    spread = ranks is not None and not ranks.alone
+    with no_init_weights(), torch.device("meta") if spread else nullcontext():
         model = AutoModelForCausalLM.from_config(model_config(shape, special_tokens))
     model.tie_weights()
+    if spread:
+        check_layout(ranks.layout, shape)
+        if ranks.device == "cpu":
+            attend_by_document(model)
+        spread_model(model, ranks, compute_dtype=compute_dtype)
     initialise(model, seed, initialisation or InitialisationConfig())
-    return _placed(model, device)
+    return model.train() if spread else _placed(model, device)
 
 
 def _placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
@@ -91,7 +106,7 @@ def initialise(model: PreTrainedModel, seed: int, initialisation: Initialisation
             continue
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+        set_whole(parameter, torch.randn(parameter.shape, generator=generator) * std)
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
             buffer.zero_()
@@ -182,7 +197,8 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tenso
 
 def output_head(model: PreTrainedModel) -> Tensor:
     """The matrix from hidden states to logits [vocabulary, width]."""
-    return model.lm_head.weight  # pyright: ignore
+    head: Any = model.lm_head
+    return head.whole() if isinstance(head, ShardedHead) else head.weight
 
 
 def set_context(

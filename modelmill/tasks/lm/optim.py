@@ -10,15 +10,17 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over groups (weight decay, learning-rate factor); parameters keep the model's order within a group."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    """AdamW over groups (weight decay, learning-rate factor, mesh); a group keeps the model's order of parameters."""
+    groups: dict[tuple[float, float, object], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decay = config.weight_decay if parameter.ndim >= 2 else 0.0
-        groups.setdefault((decay, _rate_factor(name, model, config)), []).append(parameter)
+        # One fused step takes tensors of one device mesh only.
+        mesh = getattr(parameter, "device_mesh", None)
+        groups.setdefault((decay, _rate_factor(name, model, config), mesh), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": decay, "rate_factor": factor}
-            for (decay, factor), parameters in groups.items()
+            for (decay, factor, _), parameters in groups.items()
         ],
         lr=0.0,
         betas=(config.beta1, config.beta2),

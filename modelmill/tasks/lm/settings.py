@@ -50,6 +50,8 @@ class TrainSettings(StageConfig):
     "Steps between training states that a killed run continues from."
     keep_checkpoints: int = Field(default=2, gt=0)
     "Newest training states kept in the workspace."
+    keep_every_tokens: int | None = Field(default=None, gt=0, json_schema_extra={"placement": True})
+    "Of every so many tokens one training state is kept beside the newest ones; none: only these."
     snapshot_every_tokens: int | None = None
     "Tokens between weight snapshots that are kept to the end (for averaging); none: no snapshots."
     snapshot_from_tokens: int = 0

@@ -10,11 +10,12 @@ from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import MillError
 from modelmill.tasks.journal import Journal
-from modelmill.tasks.lm.checkpoints import load_moments, save_moments, snapshots, state_folders
+from modelmill.tasks.lm.checkpoints import load_moments, save_moments, snapshots
 from modelmill.tasks.lm.data import Batch, RowBatches, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.model import build_model, output_head
 from modelmill.tasks.lm.optim import build_optimizer, moments
+from modelmill.tasks.lm.parallel.states import state_folders
 from modelmill.tasks.lm.plan import Plan, Schedule, StepPoint
 from modelmill.tasks.lm.rows import MaskedRows
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
@@ -27,7 +28,8 @@ def test_a_killed_run_ends_with_the_same_bits(tokens_folder: Path, tmp_path: Pat
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     # on two threads this time: pieces are added in order, so the number of threads changes no bit
     resumed_digest, resumed = run(tokens_folder, tmp_path / "killed", num_threads=2)
-    assert resumed.resumed_at_step == 8
+    # the state after 8 steps was perhaps still being written
+    assert resumed.resumed_at_step in (4, 8)
     assert resumed_digest == digest
     assert resumed.curve == whole.curve
     assert resumed.first == whole.first

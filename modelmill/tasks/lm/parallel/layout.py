@@ -1,0 +1,88 @@
+"""How many processes a model is spread over, along which dimensions → whether a model fits. Needs pydantic only."""
+
+from pydantic import Field, model_validator
+
+from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.shape import ModelShape
+from modelmill.tasks.stage import StageConfig
+
+
+class Layout(StageConfig):
+    """The processes of one training run: as many as the product of all sizes but `expert`.
+
+    It says where a run computes, not what: losses do not depend on it beyond rounding. Neighbouring processes share
+    a tensor group, then a context group, a shard group, a replica and a pipeline stage, from fast links to slow ones.
+    """
+
+    data_replicate: int = Field(default=1, gt=0)
+    "Copies of the model that only exchange gradients (HSDP); the number of nodes, where links between them are slow."
+    data_shard: int = Field(default=1, gt=0)
+    "Processes with rows of their own among which weights, gradients and optimiser state are cut (FSDP2)."
+    context: int = Field(default=1, gt=0)
+    "Processes that share each row: every one takes a part of its tokens, and within attention a part of the heads."
+    tensor: int = Field(default=1, gt=0)
+    "Processes that share each matrix and whole experts; keep them within a node."
+    expert: int = Field(default=1, gt=0)
+    "Processes among which the experts are dealt out; each keeps its own rows. A part of data_shard x context."
+    pipeline: int = Field(default=1, gt=0)
+    "Processes that each hold a part of the layers."
+
+    @model_validator(mode="after")
+    def _experts_fit(self) -> "Layout":
+        if self.expert > 1 and self.tensor > 1:
+            raise ValueError(
+                f"found expert {self.expert} with tensor {self.tensor}; tensor parallelism deals the experts out over "
+                "the tensor group already: leave expert at 1"
+            )
+        if self.shard_size % self.expert:
+            raise ValueError(
+                f"found expert {self.expert} with data_shard {self.data_shard} and context {self.context}; expected a "
+                "divisor of data_shard x context"
+            )
+        return self
+
+    @property
+    def num_processes(self) -> int:
+        return self.pipeline * self.data_replicate * self.shard_size * self.tensor
+
+    @property
+    def shard_size(self) -> int:
+        """Processes among which FSDP cuts the weights."""
+        return self.data_shard * self.context
+
+    @property
+    def data_size(self) -> int:
+        """Processes, or groups of them, with rows of their own."""
+        return self.data_replicate * self.data_shard
+
+    @property
+    def expert_group_size(self) -> int:
+        """Processes among which the experts are dealt out."""
+        return self.tensor if self.tensor > 1 else self.expert
+
+
+def check_layout(layout: Layout, shape: ModelShape) -> None:
+    """Refuse a layout that cannot hold a model.
+
+    Raises:
+        RecipeError: heads, widths or experts are not divisible by what shares them.
+    """
+    tensor, context, experts = layout.tensor, layout.context, shape.experts
+    wanted = [
+        ("num_heads", shape.num_heads, tensor * context, "tensor x context"),
+        ("num_kv_heads", shape.num_kv_heads, tensor, "tensor"),
+        ("intermediate_size", shape.intermediate_size, tensor, "tensor"),
+    ]
+    if experts:
+        wanted += [
+            ("experts.num_routed", experts.num_routed, layout.expert_group_size, "expert (or tensor)"),
+            ("experts.intermediate_size", experts.intermediate_size * experts.num_shared, tensor, "tensor"),
+        ]
+    elif layout.expert > 1:
+        raise RecipeError(f"the layout has expert: {layout.expert}, but the model has no experts; leave it out")
+    for name, size, divisor, dimension in wanted:
+        if size % divisor:
+            raise RecipeError(
+                f"the layout's {dimension} is {divisor}, the model's {name} {size}; expected a divisor of {size}: "
+                "use another layout or another shape"
+            )

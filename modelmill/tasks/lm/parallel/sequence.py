@@ -1,0 +1,110 @@
+"""A model and a context group → the same model, which takes and gives whole rows but computes a part of each.
+
+Ulysses (arXiv:2309.14509): every process holds a part of the tokens and all heads; for attention an all-to-all makes
+that all tokens and a part of the heads, another one turns it back. Documents keep their mask, which comes from the
+positions of the whole row. With more processes than key-value heads, these are repeated first.
+"""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.attention import attends_by_document, document_lengths
+from modelmill.tasks.lm.parallel.collectives import exchange, gather_sequence
+from modelmill.tasks.lm.parallel.ranks import Ranks
+
+NAME = "ulysses"
+
+# What transformers' attention functions ask the module: here keys and values have as many heads as queries.
+_EVEN_HEADS = SimpleNamespace(num_key_value_groups=1, is_causal=True, training=True)
+
+# Shapes: R rows, T tokens of a row, C processes of the group, t = T / C, H heads, d size of a head.
+
+
+def share_rows(model: Any, ranks: Ranks) -> None:
+    """Make the model's body compute this process's part of each row, in place."""
+    assert ranks.context_mesh is not None
+    group = ranks.context_mesh.get_group()
+    by_document = attends_by_document(model)
+    for layer in model.model.layers:
+        layer.self_attn.context_group = group
+        layer.self_attn.whole_row_attention = ALL_ATTENTION_FUNCTIONS[model.config._attn_implementation]
+    AttentionInterface.register(NAME, _attention)
+    model.set_attn_implementation(NAME)
+    size, number = ranks.context_mesh.size(), ranks.context_mesh.get_local_rank()
+
+    def take_part(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        length = named["input_ids"].shape[1]
+        if length % size:
+            raise RecipeError(
+                f"the layout shares rows of {length} tokens among {size} processes (context); expected a sequence "
+                "length that is a multiple of it"
+            )
+        positions = named["position_ids"]
+        parts = {name: named[name].chunk(size, dim=1)[number] for name in ("input_ids", "position_ids")}
+        documents = (
+            {"document_lengths": document_lengths(positions)}
+            if by_document
+            else {"attention_mask": document_mask(positions)}
+        )
+        return arguments, named | parts | documents
+
+    def join_parts(_module: Any, _arguments: Any, output: Any) -> Any:
+        output.last_hidden_state = gather_sequence(output.last_hidden_state, group)
+        return output
+
+    model.model.register_forward_pre_hook(take_part, with_kwargs=True)
+    model.model.register_forward_hook(join_parts)
+
+
+def document_mask(positions: Tensor) -> Tensor:
+    """Positions [R, T] → whether a token (row of the mask) sees another one [R, 1, T, T]: an earlier one, or itself, of
+    the same document. A document begins where a position does not follow the one before."""
+    begins = torch.ones_like(positions, dtype=torch.bool)
+    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
+    documents = begins.cumsum(1)
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return same.tril()
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **named: Any,
+) -> tuple[Tensor, None]:
+    """Attention of this process's tokens [R, H, t, d] to whole rows, in transformers' form → [R, t, H, d].
+
+    What attends to whole rows is the function that the model had before.
+    """
+    group = module.context_group
+    size = group.size()
+    heads = math.lcm(key.shape[1], size)
+    key, value = (states.repeat_interleave(heads // states.shape[1], dim=1) for states in (key, value))
+    split = (query.shape[1] // size, heads // size, heads // size)
+    query, key, value = _own_heads((query, key, value), size, group).split(split, dim=1)
+    groups = split[0] // split[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    output, _ = module.whole_row_attention(_EVEN_HEADS, query, key, value, attention_mask, **named)
+    return _own_tokens(output, size, group), None
+
+
+def _own_heads(states: tuple[Tensor, ...], size: int, group: Any) -> Tensor:
+    """Several [R, H, t, d] → one [R, sum of H / C, T, d], by one all-to-all."""
+    parts = torch.cat([state.unflatten(1, (size, -1)) for state in states], dim=2)
+    received = exchange(parts.movedim(1, 0), group)  # [C, R, H / C, t, d]
+    return received.movedim(0, 2).flatten(2, 3)
+
+
+def _own_tokens(states: Tensor, size: int, group: Any) -> Tensor:
+    """[R, T, H / C, d] → [R, t, H, d]."""
+    received = exchange(states.unflatten(1, (size, -1)).movedim(1, 0), group)  # [C, R, t, H / C, d]
+    return received.movedim(0, 2).flatten(2, 3)

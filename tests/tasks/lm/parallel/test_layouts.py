@@ -1,0 +1,144 @@
+"""Every dimension and pair on four gloo processes, started once: losses, norms and states are one process's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.files import read_json, remove_path
+from modelmill.tasks.lm.checkpoints import export, save_moments
+from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
+from modelmill.tasks.lm.engine import train
+from modelmill.tasks.lm.model import build_model
+from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.layout import Layout, check_layout
+from modelmill.tasks.lm.parallel.ranks import Ranks, join_layout
+from modelmill.tasks.lm.parallel.states import state_folders
+from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
+from modelmill.tasks.lm.shape import Experts, ModelShape
+from tests.tasks.lm.gloo_processes import on_processes
+
+DENSE = ModelShape(
+    vocab_size=384,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=4,
+    intermediate_size=48,
+    max_sequence_length=64,
+)
+MOE = DENSE.model_copy(
+    update={
+        "num_kv_heads": 2,
+        "tie_embeddings": False,
+        "experts": Experts(num_routed=8, num_shared=1, top_k=2, intermediate_size=16),
+    }
+)
+SHAPES = {"dense": DENSE, "moe": MOE}
+# The six rows of a batch do not divide by four processes, and one row is a micro-batch of its own.
+PLAN = Plan(
+    total_tokens=3 * 384,
+    batch_tokens=384,
+    sequence_length=64,
+    schedule=Schedule(kind="constant", learning_rate=1e-2),
+)
+SETTINGS = TrainSettings(log_every_steps=1, micro_batch_rows=1, checkpoint_every_steps=2)
+CLIP = 0.5
+LAYOUTS = {
+    "dense": [
+        Layout(data_shard=4),
+        Layout(data_replicate=2, data_shard=2),
+        Layout(tensor=4),
+        Layout(data_shard=2, tensor=2),
+        Layout(data_shard=2, context=2),
+    ],
+    "moe": [
+        Layout(context=4),  # more processes than key-value heads
+        Layout(data_shard=2, tensor=2),
+        Layout(data_shard=4, expert=4),
+        Layout(data_replicate=2, data_shard=2, expert=2),
+        Layout(data_shard=2, context=2, expert=2),
+    ],
+}
+
+
+def run(shape: ModelShape, tokens_folder: Path, workspace: Path, ranks: Ranks) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step, from the newest state in the workspace on; also exports the model."""
+    tokens = open_tokens(tokens_folder)
+    model = build_model(shape, seed=1, special_tokens=tokens.special_tokens, ranks=ranks)
+    optimizer = build_optimizer(model, OptimizerConfig())
+    batches = RowBatches(document_mixture(tokens, seed=1))
+    report = train(model, optimizer, PLAN, batches, SETTINGS, clip_norm=CLIP, workspace=workspace, ranks=ranks)
+    export(model, tokens.tokenizer, workspace / "model", ranks)
+    save_moments(workspace / "optimizer.safetensors", model, optimizer, ranks)
+    return [(line["loss"], line["grad_norm"]) for line in report.curve]
+
+
+def forget_last_step(workspace: Path) -> None:
+    """So that the next run in the workspace continues from the state after two steps."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        remove_path(state_folders(workspace / "states")[-1])
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def run_layouts(tokens_folder: Path, folder: Path) -> dict[tuple[str, int], Any]:
+    """For each layout: a whole run, its last step again, and the last step from the state of the layout before."""
+    curves = {}
+    for kind, layouts in LAYOUTS.items():
+        earlier = folder / kind / "alone"
+        for number, layout in enumerate(layouts):
+            ranks = join_layout(layout)
+            own = folder / kind / str(number)
+            whole = run(SHAPES[kind], tokens_folder, own, ranks)
+            forget_last_step(own)
+            again = run(SHAPES[kind], tokens_folder, own, ranks)
+            forget_last_step(earlier)
+            continued = run(SHAPES[kind], tokens_folder, earlier, ranks)
+            forget_last_step(own)
+            earlier = own
+            curves[kind, number] = whole, again, continued
+    return curves
+
+
+def near(curve: list[tuple[float, float]]) -> list[Any]:
+    return [pytest.approx(pair, rel=1e-5) for pair in curve]
+
+
+def test_every_layout_is_one_process_and_continues_any_other_s_state(tokens_folder: Path, tmp_path: Path) -> None:
+    alone = {kind: run(shape, tokens_folder, tmp_path / "alone" / kind, Ranks()) for kind, shape in SHAPES.items()}
+    for kind, shape in SHAPES.items():
+        run(shape, tokens_folder, tmp_path / "many" / kind / "alone", Ranks())
+    curves = on_processes(4, run_layouts, tmp_path, tokens_folder, tmp_path / "many")
+    for (kind, number), (whole, again, continued) in curves.items():
+        layout = LAYOUTS[kind][number].model_dump(exclude_defaults=True)
+        assert whole == near(alone[kind]), f"{kind} {layout}"
+        assert again == whole, f"{kind} {layout} after its own state"
+        assert continued == near(alone[kind]), f"{kind} {layout} after another layout's state"
+    for kind, shape in SHAPES.items():
+        last = tmp_path / "many" / kind / str(len(LAYOUTS[kind]) - 1)
+        check_export(last, tmp_path / "alone" / kind)
+        assert run(shape, tokens_folder, last, Ranks()) == near(alone[kind]), "one process after four"
+
+
+def check_export(many: Path, alone: Path) -> None:
+    """What several processes write is what one writes."""
+    assert read_json(many / "model" / "config.json") == read_json(alone / "model" / "config.json")
+    for file in ("model/model.safetensors", "optimizer.safetensors"):
+        tensors, expected = load_file(many / file), load_file(alone / file)
+        assert tensors.keys() == expected.keys()
+        for name, tensor in tensors.items():
+            assert tensor == pytest.approx(expected[name], abs=2e-5), name
+
+
+def test_a_layout_that_cannot_hold_the_model_is_refused() -> None:
+    with pytest.raises(RecipeError, match="num_kv_heads 2; expected a divisor"):
+        check_layout(Layout(tensor=4), MOE)
+    with pytest.raises(RecipeError, match="the model has no experts"):
+        check_layout(Layout(data_shard=2, expert=2), DENSE)
+    with pytest.raises(ValueError, match=r"divisor of data_shard x context"):
+        Layout(data_shard=2, expert=4)
