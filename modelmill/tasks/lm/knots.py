@@ -98,6 +98,10 @@ class KnotRows:
         documents = [self._cut(document, generator) for document in split_row(row, self.pad_token_id)]
         return tie(documents, self.special, length, generator, self.pad_token_id)
 
+    def epochs(self, num_rows: int, length: int) -> dict[str, float]:
+        """Those of the rows that are tied."""
+        return self.source.epochs(num_rows, length)
+
     def _cut(self, document: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
         """Chunks between random points, no two of them equal."""
         num_chunks = min(1 + int(generator.choice(len(self._weights), p=self._weights)), len(document))

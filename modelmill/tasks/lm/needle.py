@@ -105,6 +105,10 @@ class NeedleRows:
         labels = np.where(kept[1:], line[1:], IGNORE)
         return Row(line[:-1], labels, np.arange(length, dtype=np.int64))
 
+    def epochs(self, num_rows: int, length: int) -> dict[str, float]:
+        """None: every row has facts of its own, and text from a random place."""
+        return {}
+
     def _sentences(self, generator: np.random.Generator, length: int) -> list[tuple[list[int], list[bool]]]:
         """Facts and questions in order, each with its loss mask; the last is a question, when two fit at all."""
         config = self.haystack.config
@@ -113,7 +117,7 @@ class NeedleRows:
         sentences: list[tuple[list[int], list[bool]]] = []
         budget = max(config.density * length, 0)
         while True:
-            ask = bool(known) and (len(known) == len(keys) or generator.random() < 0.6)
+            ask = bool(known) and (budget < 0 or len(known) == len(keys) or generator.random() < 0.6)
             if not ask:
                 known.append(self.haystack.fact(generator, int(keys[len(known)])))
             fact = known[int(generator.integers(0, len(known)))] if ask else known[-1]
