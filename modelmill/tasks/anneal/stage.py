@@ -13,11 +13,11 @@ from modelmill.tasks.lm.checkpoints import average_weights, load_moments, set_we
 from modelmill.tasks.lm.data import RowBatches, TokenFolder, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import Validate, train
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
+from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.model import load_model
 from modelmill.tasks.lm.needle import NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import Plan, Schedule
-from modelmill.tasks.lm.rows import MixtureRows
 from modelmill.tasks.lm.settings import TrainSettings
 from modelmill.tasks.stage import StageContext, StageResult
 

@@ -16,11 +16,11 @@ from modelmill.tasks.lm.checkpoints import load_moments
 from modelmill.tasks.lm.data import RowBatches, TokenFolder, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import TrainReport, train
 from modelmill.tasks.lm.evaluate import score_domains, summary, validation_metrics, validation_set
+from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.model import load_model, set_context
 from modelmill.tasks.lm.needle import Haystack, NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import Plan, Schedule
-from modelmill.tasks.lm.rows import MixtureRows
 from modelmill.tasks.stage import StageContext, StageResult
 
 Trainee = tuple[PreTrainedModel, torch.optim.Optimizer]

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from modelmill.tasks.errors import ContractError, RecipeError
 from modelmill.tasks.lm.losses import IGNORE
+from modelmill.tasks.lm.mixture import MixtureChanges, MixtureRows
 from modelmill.tasks.lm.packing import PackingKind
 from modelmill.tasks.lm.plan import Plan, StepPoint
-from modelmill.tasks.lm.rows import DomainRows, MixtureRows, Row, RowSource
+from modelmill.tasks.lm.rows import DomainRows, Row, RowSource
 from modelmill.tasks.tokenize.shards import TokenShards
 
 
@@ -133,11 +134,13 @@ def document_mixture(
     weights: Mapping[str, float] | None = None,
     packing: PackingKind = "best_fit",
     repeat_long: tuple[int, int] | None = None,
+    changes: MixtureChanges | None = None,
 ) -> MixtureRows:
     """Packed training documents of every domain, drawn by `weights` (none: the mixture of the tokens artifact)."""
     shards = tokens.shards("train")
     weights = dict(shards.mixture if weights is None else weights)
-    unknown = sorted(set(weights) - set(shards.domains))
+    changed = [each for pairs in (changes or {}).values() for _, each in pairs]
+    unknown = sorted(set(weights).union(*changed) - set(shards.domains))
     if unknown:
         raise RecipeError(f"the mixture names the domains {unknown}, but the tokens have only {shards.domains}")
     sources = {
@@ -151,20 +154,21 @@ def document_mixture(
             repeat_long=repeat_long,
         )
         for domain in shards.domains
-        if weights.get(domain, 0.0) > 0
+        if any(each.get(domain, 0.0) > 0 for each in (weights, *changed))
     }
-    return MixtureRows(sources, weights, seed=seed)
+    return MixtureRows(sources, weights, seed=seed, changes=changes)
 
 
-def count_epochs(mixture: MixtureRows, plan: Plan) -> dict[str, float]:
-    """How many times a run of one sequence length passes over each domain."""
-    last = list(plan.points())[-1]
-    counts = mixture.counts(last.first_row + last.num_rows)
-    return {
-        name: rows / source.num_rows(last.sequence_length)
-        for name, rows in counts.items()
-        if isinstance(source := mixture.sources[name], DomainRows)
-    }
+def count_epochs(source: RowSource, plan: Plan) -> dict[str, float]:
+    """How many times a run passes over each domain; the rows of each sequence length are counted for themselves."""
+    used: dict[int, int] = {}
+    for point in plan.points():
+        used[point.sequence_length] = max(used.get(point.sequence_length, 0), point.first_row + point.num_rows)
+    passes: dict[str, float] = {}
+    for length, num_rows in used.items():
+        for domain, count in source.epochs(num_rows, length).items():
+            passes[domain] = passes.get(domain, 0.0) + count
+    return passes
 
 
 def check_epochs(epochs: Mapping[str, float], limit: float) -> None:

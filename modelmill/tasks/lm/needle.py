@@ -6,6 +6,7 @@ right when each of its digits is the most likely next token: what greedy decodin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,17 @@ class Fact(NamedTuple):
     answer: list[int]
     close: list[int]
 
+    @property
+    def sentence(self) -> list[int]:
+        return [*self.question, *self.answer, *self.close]
+
+
+class Prompt(NamedTuple):
+    """Token ids of a prompt, and of each item of its answer in order."""
+
+    tokens: list[int]
+    items: list[list[int]]
+
 
 class Haystack:
     """Random windows of a split's text, and facts to hide in it."""
@@ -38,12 +50,16 @@ class Haystack:
         self.config = config
         self.begin_token_id = tokens.begin_token_id
         self.end_token_id = tokens.end_token_id
-        tokenizer = Tokenizer.from_file(str(tokens.tokenizer / "tokenizer.json"))
+        self.tokenizer = Tokenizer.from_file(str(tokens.tokenizer / "tokenizer.json"))
         before, after = config.sentence.split("{value}")
-        self.questions = [_encode(tokenizer, "\n" + before.format(key=key).rstrip(" ")) for key in config.keys]
-        self.space = _encode(tokenizer, " 7")[:-1] if before.endswith(" ") else []
-        self.digits = [_encode(tokenizer, digit)[-1] for digit in "0123456789"]
-        self.close = _encode(tokenizer, after + "\n")
+        self.questions = [self.encode("\n" + before.format(key=key).rstrip(" ")) for key in config.keys]
+        self.space = self.encode(" 7")[:-1] if before.endswith(" ") else []
+        self.digits = [self.encode(digit)[-1] for digit in "0123456789"]
+        self.close = self.encode(after + "\n")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a piece of text."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def fact(self, generator: np.random.Generator, key: int) -> Fact:
         """A new value for a key."""
@@ -62,10 +78,6 @@ class Haystack:
             pieces.append(piece)
             found, start = found + len(piece), (start + length - found + 16) % available
         return np.concatenate(pieces)[:length].astype(np.int64)
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False).ids
 
 
 class NeedleRows:
@@ -93,6 +105,10 @@ class NeedleRows:
         labels = np.where(kept[1:], line[1:], IGNORE)
         return Row(line[:-1], labels, np.arange(length, dtype=np.int64))
 
+    def epochs(self, num_rows: int, length: int) -> dict[str, float]:
+        """None: every row has facts of its own, and text from a random place."""
+        return {}
+
     def _sentences(self, generator: np.random.Generator, length: int) -> list[tuple[list[int], list[bool]]]:
         """Facts and questions in order, each with its loss mask; the last is a question, when two fit at all."""
         config = self.haystack.config
@@ -101,11 +117,11 @@ class NeedleRows:
         sentences: list[tuple[list[int], list[bool]]] = []
         budget = max(config.density * length, 0)
         while True:
-            ask = bool(known) and (len(known) == len(keys) or generator.random() < 0.6)
+            ask = bool(known) and (budget < 0 or len(known) == len(keys) or generator.random() < 0.6)
             if not ask:
                 known.append(self.haystack.fact(generator, int(keys[len(known)])))
             fact = known[int(generator.integers(0, len(known)))] if ask else known[-1]
-            tokens = [*fact.question, *fact.answer, *fact.close]
+            tokens = fact.sentence
             mask = [False] * len(fact.question) + [ask] * len(fact.answer) + [False] * len(fact.close)
             sentences.append((tokens, mask))
             budget -= len(tokens)
@@ -130,7 +146,7 @@ def needle_prompt(haystack: Haystack, length: int, depth: float, number: int) ->
     """(prompt, answer) token ids of sample `number`: one fact at `depth` of the text, its question at the end."""
     generator = random_generator("needle-test", length, round(depth * 1000), number)
     fact = haystack.fact(generator, int(generator.integers(0, len(haystack.config.keys))))
-    sentence = [*fact.question, *fact.answer, *fact.close]
+    sentence = fact.sentence
     room = length - 1 - len(sentence) - len(fact.question) - len(fact.answer)
     if room < 0:
         raise ContractError(f"{length} tokens are too few for a fact and its question; use a greater length")
@@ -139,7 +155,6 @@ def needle_prompt(haystack: Haystack, length: int, depth: float, number: int) ->
     return [haystack.begin_token_id, *text[:place], *sentence, *text[place:], *fact.question], fact.answer
 
 
-@torch.no_grad()
 def needle_scores(
     model: PreTrainedModel,
     haystack: Haystack,
@@ -150,23 +165,36 @@ def needle_scores(
     tokens_per_forward: int = 8192,
 ) -> list[NeedleScore]:
     """Greedy accuracy for each length and depth, by one forward pass over prompt and answer."""
-    model.eval()
     scores = []
     for length in lengths:
         for depth in depths:
             samples = [needle_prompt(haystack, length, depth, number) for number in range(num_samples)]
-            right = 0
-            for first in range(0, num_samples, max(tokens_per_forward // length, 1)):
-                right += _count_right(model, samples[first : first + max(tokens_per_forward // length, 1)])
-            scores.append(NeedleScore(length, depth, right / num_samples, num_samples))
+            right = right_shares(model, [Prompt(prompt, [answer]) for prompt, answer in samples], tokens_per_forward)
+            scores.append(NeedleScore(length, depth, sum(right) / num_samples, num_samples))
     return scores
 
 
-def _count_right(model: PreTrainedModel, samples: list[tuple[list[int], list[int]]]) -> int:
+@torch.no_grad()
+def right_shares(model: PreTrainedModel, prompts: Sequence[Prompt], tokens_per_forward: int = 8192) -> list[float]:
+    """Share of right items of each prompt; prompts and answers together are equally long.
+
+    An item is right when each of its tokens is the most likely one after the prompt and the right items before it.
+    """
+    model.eval()
     device = next(model.parameters()).device
-    tokens = torch.tensor([[*prompt, *answer] for prompt, answer in samples], device=device)
-    size = len(samples[0][1])
-    positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
-    hidden = hidden_states(model, tokens, positions)[:, -size - 1 : -1]
-    predicted = (hidden @ output_head(model).T).argmax(-1)
-    return int((predicted == tokens[:, -size:]).all(dim=1).sum())
+    lines = [[*prompt.tokens, *chain.from_iterable(prompt.items)] for prompt in prompts]
+    tail = max(sum(map(len, prompt.items)) for prompt in prompts)
+    found: list[list[bool]] = []
+    for tokens in torch.tensor(lines).split(max(tokens_per_forward // len(lines[0]), 1)):
+        tokens = tokens.to(device)
+        positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
+        hidden = hidden_states(model, tokens, positions)[:, -tail - 1 : -1]
+        found += ((hidden @ output_head(model).T).argmax(-1) == tokens[:, -tail:]).tolist()
+    return [_right_share(row, prompt.items) for row, prompt in zip(found, prompts, strict=True)]
+
+
+def _right_share(found: list[bool], items: list[list[int]]) -> float:
+    """`found`: whether each of the last tokens is right; the last ones are those of the items."""
+    ends = np.cumsum([len(item) for item in items])
+    tokens = found[len(found) - int(ends[-1]) :]
+    return sum(all(tokens[end - len(item) : end]) for item, end in zip(items, ends.tolist(), strict=True)) / len(items)

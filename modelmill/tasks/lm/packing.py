@@ -8,6 +8,7 @@ Ding et al. 2024, "Fewer Truncations Improve Language Modeling").
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -77,25 +78,58 @@ def pack_best_fit(lengths: np.ndarray, row_length: int) -> Packing:
 
 
 def _best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
-    """Bin number of each item (sizes falling): the fullest open bin that still has room, else a new one."""
-    bins_by_room: dict[int, list[int]] = {}
-    rooms: list[int] = []
+    """Bin number of each item (sizes falling): the fullest open bin that still has room, else a new one.
+
+    Equal items are placed together: each bin with the least sufficient room takes as many as fit, since after one item
+    it has still less room than the others. So the work grows with the number of different sizes, not of items.
+    """
+    bins = _OpenBins(capacity)
     result = np.empty(len(sizes), dtype=np.int64)
-    num_bins = 0
-    for item, size in enumerate(sizes.tolist()):
-        position = bisect_left(rooms, size)
-        if position == len(rooms):
-            chosen, room = num_bins, capacity
-            num_bins += 1
-        else:
-            room = rooms[position]
-            chosen = bins_by_room[room].pop()
-            if not bins_by_room[room]:
-                del bins_by_room[room], rooms[position]
-        result[item] = chosen
-        if room > size:
-            if room - size not in bins_by_room:
-                bins_by_room[room - size] = []
-                insort(rooms, room - size)
-            bins_by_room[room - size].append(chosen)
+    borders = np.flatnonzero(np.diff(sizes, prepend=-1, append=-1))
+    for start, end in pairwise(borders.tolist()):
+        size, item = int(sizes[start]), start
+        while item < end:
+            room, chosen = bins.take(size, end - item)
+            each = room // size
+            num_items = min(len(chosen) * each, end - item)
+            result[item : item + num_items] = np.repeat(chosen, each)[:num_items]
+            item += num_items
+            full = num_items // each
+            bins.put(room - each * size, chosen[:full])
+            bins.put(room - num_items % each * size, chosen[full:])
     return result
+
+
+class _OpenBins:
+    """Bins with room left: for each room a stack of runs of bin numbers, the newest last."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rooms: list[int] = []
+        self.stacks: dict[int, list[np.ndarray]] = {}
+        self.num_bins = 0
+
+    def take(self, size: int, num_items: int) -> tuple[int, np.ndarray]:
+        """The least room that holds `size`, and the newest bins with it, no more than `num_items` items need."""
+        position = bisect_left(self.rooms, size)
+        if position == len(self.rooms):
+            opened = -(-num_items // (self.capacity // size))
+            self.num_bins += opened
+            return self.capacity, np.arange(self.num_bins - opened, self.num_bins)
+        room = self.rooms[position]
+        newest = self.stacks[room].pop()
+        if not self.stacks[room]:
+            del self.stacks[room], self.rooms[position]
+        wanted = -(-num_items // (room // size))
+        if wanted < len(newest):
+            self.put(room, newest[:-wanted])
+        return room, newest[::-1][:wanted]
+
+    def put(self, room: int, numbers: np.ndarray) -> None:
+        """Bins with this room; those without any are closed."""
+        if room == 0 or len(numbers) == 0:
+            return
+        if room not in self.stacks:
+            self.stacks[room] = []
+            insort(self.rooms, room)
+        self.stacks[room].append(numbers)

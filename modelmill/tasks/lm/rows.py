@@ -3,7 +3,7 @@
 A source answers `row(number, length)`. Sources nest: a mixture draws from domains, or from domains and needles.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,10 @@ class RowSource(Protocol):
     """A pure function from a row's number to the row."""
 
     def row(self, number: int, length: int) -> Row: ...
+
+    def epochs(self, num_rows: int, length: int) -> dict[str, float]:
+        """Passes over each domain that the first `num_rows` rows of a length make; nothing for rows made up anew."""
+        ...
 
 
 def empty_row(length: int, pad_token_id: int) -> Row:
@@ -105,6 +109,13 @@ class DomainRows:
             at = place(row, at, tokens[:size], labels)
         return row
 
+    def epochs(self, num_rows: int, length: int) -> dict[str, float]:
+        """Passes over the documents that come most often."""
+        passes = num_rows / self.num_rows(length)
+        if self.repeat_long and (np.diff(self.starts) >= self.repeat_long[0]).any():
+            passes *= self.repeat_long[1]
+        return {self.domain: passes}
+
     def _tokens(self, document: int, start: int, size: int) -> np.ndarray:
         """Up to `size` tokens of a document from `start` on, counted with its begin token."""
         lead = len(self.begin)
@@ -132,7 +143,12 @@ class MaskedRows:
     """Explicit token sequences with a loss mask (instruction data), packed whole into rows; epochs reshuffle them."""
 
     def __init__(
-        self, examples: Sequence[tuple[Sequence[int], Sequence[int]]], *, seed: int, pad_token_id: int
+        self,
+        examples: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        seed: int,
+        pad_token_id: int,
+        name: str = "examples",
     ) -> None:
         """Each example: token ids, and for each token whether predicting it is trained (1) or not (0)."""
         if not examples:
@@ -144,6 +160,7 @@ class MaskedRows:
             )
         self.seed = seed
         self.pad_token_id = pad_token_id
+        self.name = name
         self._packed: tuple[int, Packing] | None = None
 
     def num_rows(self, length: int) -> int:
@@ -162,6 +179,9 @@ class MaskedRows:
             at = place(row, at, tokens, labels)
         return row
 
+    def epochs(self, num_rows: int, length: int) -> dict[str, float]:
+        return {self.name: num_rows / self.num_rows(length)}
+
     def _pack(self, length: int) -> Packing:
         if self._packed is None or self._packed[0] != length:
             sizes = np.array([len(tokens) for tokens, _ in self.examples])
@@ -172,49 +192,3 @@ class MaskedRows:
                 )
             self._packed = length, pack("best_fit", sizes, length)
         return self._packed[1]
-
-
-class MixtureRows:
-    """Rows drawn from several sources by weight. Weights are met exactly within each block of 1,024 rows."""
-
-    BLOCK = 1024
-
-    def __init__(self, sources: Mapping[str, RowSource], weights: Mapping[str, float], *, seed: int) -> None:
-        self.names = [name for name in sources if weights.get(name, 0.0) > 0]
-        if not self.names:
-            raise ContractError(f"no source with a positive weight among {sorted(sources)}: {dict(weights)}")
-        self.sources = sources
-        self.seed = seed
-        shares = np.array([weights[name] for name in self.names], dtype=np.float64)
-        self._borders = np.cumsum(shares / shares.sum())
-        self._before = [np.zeros(len(self.names), dtype=np.int64)]
-        self._current: tuple[int, np.ndarray] | None = None
-
-    def draw(self, number: int) -> tuple[str, int]:
-        """The source of a row, and how many earlier rows came from that source."""
-        block, offset = divmod(number, self.BLOCK)
-        while len(self._before) <= block:
-            counts = np.bincount(self._draws(len(self._before) - 1), minlength=len(self.names))
-            self._before.append(self._before[-1] + counts)
-        draws = self._draws(block)
-        source = int(draws[offset])
-        return self.names[source], int(self._before[block][source] + np.count_nonzero(draws[:offset] == source))
-
-    def row(self, number: int, length: int) -> Row:
-        name, index = self.draw(number)
-        return self.sources[name].row(index, length)
-
-    def counts(self, num_rows: int) -> dict[str, int]:
-        """How many of the first `num_rows` rows come from each source."""
-        block, offset = divmod(num_rows, self.BLOCK)
-        self.draw(num_rows)
-        counts = self._before[block] + np.bincount(self._draws(block)[:offset], minlength=len(self.names))
-        return dict(zip(self.names, counts.tolist(), strict=True))
-
-    def _draws(self, block: int) -> np.ndarray:
-        if self._current is None or self._current[0] != block:
-            generator = random_generator(self.seed, "mixture", block)
-            points = (np.arange(self.BLOCK) + generator.random()) / self.BLOCK
-            draws = np.minimum(np.searchsorted(self._borders, points, side="right"), len(self.names) - 1)
-            self._current = block, generator.permutation(draws)
-        return self._current[1]

@@ -39,3 +39,23 @@ def test_the_number_of_rows_does_not_depend_on_the_order() -> None:
     for kind in ("stream", "best_fit"):
         counts = {pack(kind, np.random.default_rng(seed).permutation(lengths), 16).num_rows for seed in range(5)}
         assert len(counts) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(1, 60), max_size=80), row_length=st.integers(1, 60))
+def test_best_fit_is_the_rule_item_by_item(lengths: list[int], row_length: int) -> None:
+    sizes = sorted((length for length in lengths if length < row_length), reverse=True)
+    room: list[int] = []  # of each bin
+    newest: list[int] = []  # bins, in the order in which they got their room
+    for size in sizes:
+        fitting = [number for number in newest if room[number] >= size]
+        if not fitting:
+            room.append(row_length)
+            fitting = [len(room) - 1]
+        least = min(room[number] for number in fitting)
+        chosen = [number for number in fitting if room[number] == least][-1]
+        room[chosen] -= size
+        newest = [*(number for number in newest if number != chosen), chosen]
+    packing = pack("best_fit", np.array(sizes, dtype=np.int64), row_length)
+    used = np.add.reduceat(packing.length, packing.row_starts[:-1]) if sizes else np.array([])
+    assert (row_length - used).tolist() == room

@@ -7,14 +7,17 @@ import torch
 
 from modelmill.tasks.errors import ContractError, RecipeError
 from modelmill.tasks.lm.data import RowBatches, check_epochs, count_epochs, document_mixture, open_tokens
+from modelmill.tasks.lm.knots import KnotRows, KnotsConfig
 from modelmill.tasks.lm.losses import IGNORE
+from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.packing import PackingKind
 from modelmill.tasks.lm.plan import Plan, Schedule
-from modelmill.tasks.lm.rows import DomainRows, MaskedRows, MixtureRows
+from modelmill.tasks.lm.rows import DomainRows, MaskedRows
 
 PLAN = Plan(
     total_tokens=64 * 40, batch_tokens=64 * 4, sequence_length=64, schedule=Schedule(kind="constant", learning_rate=1)
 )
+NO_ROWS: dict = {"a": None, "b": None, "c": None}
 
 
 def domain_rows(folder: Path, packing: PackingKind, **changes) -> DomainRows:
@@ -70,16 +73,31 @@ def test_batches_are_a_pure_function_of_seed_and_step(tokens_folder: Path) -> No
 
 
 def test_mixture_meets_its_weights_and_counts() -> None:
-    mixture = MixtureRows({"a": None, "b": None, "c": None}, {"a": 0.5, "b": 0.3, "c": 0.2, "d": 1.0}, seed=1)  # pyright: ignore
-    draws = [mixture.draw(number) for number in range(3000)]
+    mixture = MixtureRows(NO_ROWS, {"a": 0.5, "b": 0.3, "c": 0.2, "d": 1.0}, seed=1)
+    draws = [mixture.draw(number, 64) for number in range(3000)]
     for name in "abc":
-        assert [index for source, index in draws if source == name] == list(range(mixture.counts(3000)[name]))
-    assert mixture.counts(1024) == pytest.approx({"a": 512, "b": 307, "c": 205}, abs=1)
-    assert MixtureRows({"a": None, "b": None}, {"a": 1, "b": 2}, seed=1).draw(2500) == MixtureRows(  # pyright: ignore
-        {"a": None, "b": None},  # pyright: ignore
-        {"a": 1, "b": 2},
-        seed=1,
-    ).draw(2500)
+        assert [index for source, index in draws if source == name] == list(range(mixture.counts(3000, 64)[name]))
+    assert mixture.counts(1024, 64) == pytest.approx({"a": 512, "b": 307, "c": 205}, abs=1)
+    pair = [MixtureRows(NO_ROWS, {"a": 1, "b": 2}, seed=1) for _ in range(2)]
+    assert pair[0].draw(2500, 64) == pair[1].draw(2500, 64)
+
+
+def test_a_mixture_changes_at_a_row_and_sources_go_on() -> None:
+    changes = {64: [(1500, {"b": 0.75, "c": 0.25}), (4000, {"a": 1.0})], 128: [(0, {"c": 1.0})]}
+    mixture = MixtureRows(NO_ROWS, {"a": 0.5, "b": 0.5}, seed=1, changes=changes)
+    draws = [mixture.draw(number, 64) for number in range(5000)]
+    assert draws == [
+        MixtureRows(NO_ROWS, {"a": 0.5, "b": 0.5}, seed=1, changes=changes).draw(n, 64) for n in range(5000)
+    ]
+    shares = [Counter(name for name, _ in draws[start:end]) for start, end in ((0, 1500), (1500, 4000), (4000, 5000))]
+    assert shares[0] == pytest.approx({"a": 750, "b": 750}, abs=20)
+    assert shares[1] == pytest.approx({"b": 1875, "c": 625}, abs=20)
+    assert shares[2] == {"a": 1000}
+    for name in "abc":
+        numbers = [index for source, index in draws if source == name]
+        assert numbers == list(range(mixture.counts(5000, 64)[name]))
+    assert mixture.counts(1024, 32) == {"a": 512, "b": 512, "c": 0}
+    assert mixture.counts(10, 128) == {"a": 0, "b": 0, "c": 10}
 
 
 def test_masked_examples_train_on_the_marked_tokens_only() -> None:
@@ -102,12 +120,29 @@ def test_examples_that_cannot_be_trained_on_are_refused() -> None:
         MaskedRows([([1, 2, 3], [0, 1, 1])], seed=0, pad_token_id=2).row(0, 2)
 
 
-def test_epochs_are_counted_and_limited(tokens_folder: Path) -> None:
-    mixture = document_mixture(open_tokens(tokens_folder), seed=1)
+def test_epochs_are_counted_over_all_lengths_and_limited(tokens_folder: Path) -> None:
+    tokens = open_tokens(tokens_folder)
+    mixture = document_mixture(tokens, seed=1)
     epochs = count_epochs(mixture, PLAN)
     assert set(epochs) == {"prose", "counts"}
+    ramp = PLAN.model_copy(update={"sequence_ramp": ((64 * 20, 128),)})
+    rows = Counter()
+    for point in ramp.points():
+        for number in range(point.first_row, point.first_row + point.num_rows):
+            rows[mixture.draw(number, point.sequence_length)[0], point.sequence_length] += 1
+    assert {length for _, length in rows} == {64, 128}
+    for domain, count in count_epochs(mixture, ramp).items():
+        source = mixture.sources[domain]
+        assert isinstance(source, DomainRows)
+        assert count == pytest.approx(sum(rows[domain, length] / source.num_rows(length) for length in (64, 128)))
+    upsampled = document_mixture(tokens, seed=1, repeat_long=(200, 3))
+    tied, drawn = KnotRows(upsampled, KnotsConfig(share=1), tokens, seed=1), upsampled.counts(10, 64)["prose"]
+    packed = domain_rows(tokens_folder, "best_fit", repeat_long=(200, 3))
+    assert tied.epochs(10, 64)["prose"] == pytest.approx(3 * drawn / packed.num_rows(64))
     check_epochs(epochs, 4)
     with pytest.raises(RecipeError, match="max_epochs"):
         check_epochs(epochs, 0.01)
     with pytest.raises(RecipeError, match="'poetry'"):
-        document_mixture(open_tokens(tokens_folder), seed=1, weights={"poetry": 1.0})
+        document_mixture(tokens, seed=1, weights={"poetry": 1.0})
+    with pytest.raises(RecipeError, match="'poetry'"):
+        document_mixture(tokens, seed=1, changes={64: [(9, {"poetry": 1.0})]})
