@@ -18,7 +18,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.evaluate.adapter import SamplerLM
 from modelmill.tasks.evaluate.config import HarnessTask
-from modelmill.tasks.suites.reader import Suite, load_suite
+from modelmill.tasks.suites.reader import Suite, load_suite, question_prompt
 
 # Digits kept of a score: more than any interval resolves, fewer than batch shapes change.
 DIGITS = 6
@@ -104,7 +104,7 @@ def suite_task(suite: Suite) -> dict[str, Any]:
         "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)},
         "test_split": "test",
         # Functions, because lm-eval compiles a Jinja template again for every item.
-        "doc_to_text": question_prompt,
+        "doc_to_text": lambda row: question_prompt(row["question"]),
         "doc_to_target": operator.itemgetter("answer"),
     }
     if suite.kind == "multiple_choice":
@@ -118,11 +118,6 @@ def suite_task(suite: Suite) -> dict[str, Any]:
         "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": 64},
         "metric_list": [{"metric": "exact_match", "ignore_case": True, "ignore_punctuation": True}],
     }
-
-
-def question_prompt(row: dict[str, Any]) -> str:
-    """What stands before a choice or an answer; the same for every suite."""
-    return f"Question: {row['question']}\nAnswer:"
 
 
 def file_task(path: Path) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class Config(StageConfig):
     "Where the run itself does not decay: branch off a short decay, measure it against the fit's forecast, drop it."
     forecast_decay_share: float | None = Field(default=None, gt=0, lt=1)
     "Share of the tokens over which that branch decays; none: as in the scaling proxies."
-    mixture: dict[str, float] | None = None
-    "Weight of each domain; none: the mixture that curate made."
+    mixture: dict[str, float] | Literal["fit"] | None = None
+    "Weight of each domain; fit: the one that scaling found (scaling.mixtures); none: the mixture that curate made."
     packing: Literal["best_fit", "stream"] = "best_fit"
     "best_fit keeps documents whole where they fit in a row; stream cuts wherever a row ends."
     max_epochs: float = Field(default=4.0, gt=0)

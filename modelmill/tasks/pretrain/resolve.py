@@ -20,6 +20,7 @@ class Resolved:
 
     shape: ModelShape
     plan: Plan
+    mixture: dict[str, float] | None
     validation_tokens_per_domain: int
     branch_share: float | None
     predicted_loss: float | None
@@ -63,18 +64,42 @@ def resolve(config: Config, choice: dict[str, Any], tokens: TokenFolder) -> Reso
         ),
     )
     held_out = int(pick("validation_tokens_per_domain", config.validation_tokens_per_domain, VALIDATION))
+    mixture = _mixture(config, choice)
     comparable = not any("(recipe)" in reason for reason in reasons.values()) and "predicted_loss" in choice
+    comparable &= _same_mixture(mixture, choice.get("mixture"), tokens)
+    if config.mixture:
+        reasons["mixture"] = f"{mixture} ({'fit' if config.mixture == 'fit' else 'recipe'})"
     stable = config.schedule == "wsd" and config.decay_share == 0
     share = config.forecast_decay_share or float(choice.get("decay_share", 0.1))
     return Resolved(
         shape=shape,
         plan=plan,
+        mixture=mixture,
         validation_tokens_per_domain=held_out,
         branch_share=share if stable and config.forecast_branch else None,
         predicted_loss=choice["predicted_loss"] if comparable else None,
         predicted_interval=choice.get("interval") if comparable else None,
         reasons=reasons,
     )
+
+
+def _mixture(config: Config, choice: dict[str, Any]) -> dict[str, float] | None:
+    """Weights of the domains; none for those of the tokens."""
+    if config.mixture != "fit":
+        return config.mixture
+    if "mixture" not in choice:
+        raise RecipeError("pretrain.mixture is `fit`, but the fit chose no mixture; set scaling.mixtures in the recipe")
+    return choice["mixture"]
+
+
+def _same_mixture(one: dict[str, float] | None, other: dict[str, float] | None, tokens: TokenFolder) -> bool:
+    """Whether the run's mixture is the one that the law was measured on."""
+    if one is None and other is None:
+        return True
+    own = tokens.shards("train").mixture
+    weights = [own if mixture is None else mixture for mixture in (one, other)]
+    shares = [{domain: weight / sum(each.values()) for domain, weight in each.items()} for each in weights]
+    return all(abs(shares[0].get(domain, 0) - shares[1].get(domain, 0)) < 1e-5 for domain in set().union(*shares))
 
 
 def _plan(**values: Any) -> Plan:

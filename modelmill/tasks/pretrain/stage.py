@@ -54,7 +54,7 @@ def train_base(
     """Train, write the checkpoint, return the figures that depend on the machine."""
     tokens = open_tokens(tokens_folder)
     plan, shape = resolved.plan, resolved.shape
-    mixture = document_mixture(tokens, seed=config.seed, weights=config.mixture, packing=config.packing)
+    mixture = document_mixture(tokens, seed=config.seed, weights=resolved.mixture, packing=config.packing)
     epochs = count_epochs(mixture, plan)
     check_epochs(epochs, config.max_epochs)
     held_out = validation_set(

@@ -27,6 +27,8 @@ class ProxyRun:
     flops: float
     loss: float
     learning_rate: float
+    answer_nll: float | None = None
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)

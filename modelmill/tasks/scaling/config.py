@@ -4,6 +4,7 @@ from pydantic import Field, model_validator
 
 from modelmill.tasks.lm.settings import InitialisationConfig, OptimizerConfig
 from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
 
 class Config(StageConfig):
@@ -12,7 +13,7 @@ class Config(StageConfig):
     budget_flops: float = Field(gt=0)
     """FLOPs that pretrain may spend. It defines the result, so it has no default."""
     sweep_flops: float = Field(gt=0)
-    """FLOPs of the proxy runs on the grid (the learning-rate trials come on top, see `metrics`)."""
+    """FLOPs of the proxy runs on the grid (what every other experiment adds is among the metrics)."""
     sequence_length: int = Field(default=256, ge=16)
     """Tokens per sequence; use pretrain's."""
     batch_tokens: int = Field(default=1024, ge=16)
@@ -35,6 +36,20 @@ class Config(StageConfig):
     """Sizes at which they are tried; with two or more the law over widths is fitted rather than assumed."""
     learning_rate_exponent: float = Field(default=-1.0, ge=-2, le=1)
     """Power of the width by which the rate changes, where not fitted; -1 is the muP rule for Adam's hidden matrices."""
+    learning_rate_budgets: int = Field(default=1, ge=1)
+    """FLOP budgets at which they are tried, the smallest first; with two or more the law over compute is fitted."""
+    learning_rate_compute_exponent: float = Field(default=0.0, ge=-1, le=1)
+    """Power of the FLOPs by which the rate changes, where not fitted (DeepSeek measured -0.125)."""
+    batch_sizes: tuple[int, ...] = ()
+    """Tokens per step to compare at the middle size and every budget; from three on, the batch-size laws are fitted."""
+    batch_from_law: bool = False
+    """The choice takes the law's batch for its compute; its forecast stays that for `batch_tokens`, and is too high."""
+    transfer_widths: int = Field(default=0, ge=0, le=3)
+    """Check of muP: the learning rates at so many widths, each double the one before, with muP's groups; 2 or 3."""
+    mixtures: int = Field(default=0, ge=0)
+    """Mixtures of domains that the smallest proxy is trained on; the grid and the choice use the best one found."""
+    suite: str | None = Field(default=None, json_schema_extra={"placement": True})
+    """A multiple-choice suite, by name or .jsonl path, that proxies are scored on to forecast the choice's accuracy."""
     warmup_share: float = Field(default=0.2, gt=0, lt=1)
     """Warm-up, as a share of the shortest run of all; the same number of tokens in every run."""
     decay_share: float = Field(default=0.2, gt=0, lt=1)
@@ -68,3 +83,22 @@ class Config(StageConfig):
                 "a batch is a whole number of sequences"
             )
         return self
+
+    @model_validator(mode="after")
+    def _experiments_whole(self) -> "Config":
+        odd = [size for size in self.batch_sizes if size % self.sequence_length]
+        if odd or len(set(self.batch_sizes)) in (1, 2):
+            raise ValueError(
+                f"batch_sizes {list(self.batch_sizes)}; expected none, or at least three different multiples of "
+                f"sequence_length {self.sequence_length}"
+            )
+        if self.batch_from_law and not self.batch_sizes:
+            raise ValueError("batch_from_law needs the law: name some batch_sizes")
+        if self.transfer_widths == 1:
+            raise ValueError("transfer_widths 1 compares nothing; expected 0, 2 or 3")
+        return self
+
+
+def external_digests(config: Config) -> dict[str, str]:
+    """What the suite is: the digest of its items."""
+    return {f"suite {suite_name(suite_path(config.suite))}": suite_digest(config.suite)} if config.suite else {}

@@ -1,4 +1,4 @@
-"""Laws and choice → the plain values of fit.json and runs.json, and a summary for people."""
+"""Laws and choice → the plain values of fit.json and runs.json."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,33 @@ from dataclasses import asdict
 from typing import Any
 
 from modelmill.tasks.lm.shape import ModelShape, count_matmul_parameters, count_parameters
+from modelmill.tasks.scaling.batch import BatchLaws
 from modelmill.tasks.scaling.choice import COUNTS, Candidate, CountedLaw, ProxyRun
 from modelmill.tasks.scaling.config import Config
+from modelmill.tasks.scaling.downstream import TwoSteps
 from modelmill.tasks.scaling.isoflop import BudgetLosses, IsoFlop
 from modelmill.tasks.scaling.laws import EXPONENT_RANGE, Interval
 from modelmill.tasks.scaling.learning_rate import RateLaw, RateTrial
+from modelmill.tasks.scaling.results import MixtureTrials, Results, TransferTrials
 from modelmill.tasks.scaling.shapes import body_parameters
 
 LARGE_NOISE = 0.01  # ten times the 0.1 % at which forecasts at 100 times the compute stay within 0.5 %
+
+
+def fit_record(results: Results) -> dict[str, Any]:
+    """What was fitted; parts that the recipe did not ask for are absent."""
+    numbers = law_record(results.law)
+    record = {
+        "law": numbers,
+        "iso_flop": iso_flop_record(results.iso_flop, results.budgets),
+        "learning_rate": rate_record(results.rates, results.rate_trials),
+        "transfer": transfer_record(results.transfer) if results.transfer else None,
+        "mixture": mixture_record(results.mixtures) if results.mixtures else None,
+        "batch": batch_record(results.batch) if results.batch else None,
+        "suite": _without_nan(asdict(results.two_steps)) if results.two_steps else None,
+    }
+    found = cautions(numbers) + experiment_cautions(results)
+    return {name: part for name, part in record.items() if part} | {"cautions": found}
 
 
 def law_record(law: CountedLaw) -> dict[str, Any]:
@@ -42,22 +61,65 @@ def iso_flop_record(iso_flop: IsoFlop, budgets: Sequence[BudgetLosses]) -> dict[
 def rate_record(law: RateLaw, trials: Sequence[RateTrial]) -> dict[str, Any]:
     """The learning-rate law, what it rests on, and whether its exponent was measured."""
     return {
-        "form": "learning_rate(width) = base_rate * (width / base_width)^exponent",
+        "form": "learning_rate = base_rate * (width / base_width)^exponent * (FLOPs / base_flops)^compute_exponent",
         **asdict(law),
         "trials": [asdict(trial) for trial in trials],
     }
 
 
-def choice_record(
-    config: Config, chosen: Candidate, forecast: Interval, learning_rate: float, warmup_tokens: int
-) -> dict[str, Any]:
-    """What pretrain reads."""
+def transfer_record(found: TransferTrials) -> dict[str, Any]:
+    """The check of muP: best base rate by width, what the narrow one costs the wide one, and the trials."""
     return {
+        "verdict": found.transfer.verdict,
+        "penalty": found.transfer.penalty,
+        "best": [asdict(best) for best in found.transfer.best],
+        "trials": [asdict(trial) for trial in found.trials],
+    }
+
+
+def mixture_record(found: MixtureTrials) -> dict[str, Any]:
+    """The mixing law, the runs behind it, and the mixture that grid and choice use."""
+    law = found.law
+    return {
+        "form": "ln(loss_i - floor_i) = intercept_i + sum_j slopes_ij * weight_j",
+        "domains": list(law.domains),
+        "floor": law.floor.tolist(),
+        "intercept": law.intercept.tolist(),
+        "slopes": law.slopes.tolist(),
+        "left_out_error": law.left_out,
+        "tried": [
+            {"weights": weights, "losses": losses} for weights, losses in zip(found.weights, found.losses, strict=True)
+        ],
+        **asdict(found.choice),
+    }
+
+
+def batch_record(found: BatchLaws) -> dict[str, Any]:
+    """Best batch as a power of compute and of the loss; what each curve's `parameters` holds are tokens a step."""
+    return {
+        "by_compute": iso_flop_record(found.by_compute, found.curves_by_compute),
+        "by_loss": iso_flop_record(found.by_loss, found.curves_by_loss) if found.by_loss else None,
+    }
+
+
+def choice_record(
+    config: Config,
+    chosen: Candidate,
+    forecast: Interval,
+    learning_rate: float,
+    batch_tokens: int,
+    warmup_tokens: int,
+    mixture: dict[str, float] | None,
+    two_steps: TwoSteps | None,
+) -> dict[str, Any]:
+    """What pretrain reads. `mixture` is there when the law was measured on another one than curate's."""
+    flops = 6.0 * count_matmul_parameters(chosen.shape) * chosen.tokens
+    found: dict[str, Any] = {
         **shape_record(chosen.shape),
         "tokens": chosen.tokens,
         "flops": 6 * count_matmul_parameters(chosen.shape) * chosen.tokens,
         "learning_rate": learning_rate,
-        "batch_tokens": config.batch_tokens,
+        "batch_tokens": batch_tokens,
         "sequence_length": config.sequence_length,
         "warmup_tokens": warmup_tokens,
         "decay_share": config.decay_share,
@@ -65,6 +127,12 @@ def choice_record(
         "predicted_loss": forecast.value,
         "interval": [forecast.low, forecast.high],
     }
+    if mixture:
+        found["mixture"] = mixture
+    if two_steps:
+        found["predicted_answer_nll"] = asdict(two_steps.answer_nll(flops))
+        found["predicted_accuracy"] = asdict(two_steps.accuracy(flops))
+    return found
 
 
 def runs_record(runs: Sequence[ProxyRun]) -> list[dict[str, Any]]:
@@ -77,6 +145,7 @@ def runs_record(runs: Sequence[ProxyRun]) -> list[dict[str, Any]]:
             "flops": 6 * count_matmul_parameters(run.shape) * run.tokens,
             "learning_rate": run.learning_rate,
             "loss": run.loss,
+            **({"answer_nll": run.answer_nll, "accuracy": run.accuracy} if run.answer_nll is not None else {}),
         }
         for run in runs
     ]
@@ -103,29 +172,17 @@ def cautions(law: dict[str, Any]) -> list[str]:
     return found
 
 
-def summary(fit: dict[str, Any], num_runs: int) -> str:
-    """Markdown: the law, the learning rate, the choice, and what limits it."""
-    law, choice, rate = fit["law"], fit["choice"], fit["learning_rate"]
-    low, high = choice["interval"]
-    exponent = "fitted" if rate["exponent_fitted"] else "assumed, not fitted"
-    valleys = sum(curve["inside"] for curve in fit["iso_flop"]["curves"])
-    table = "\n".join(
-        f"| {name} | {law[name]['value']:.4g} | {law[name]['low']:.4g} – {law[name]['high']:.4g} |"
-        for name in ("E", "A", "alpha", "B", "beta")
-    )
-    return (
-        f"{num_runs} proxy runs, law within {law['relative_error_by_count'][law['parameter_count']]:.2%} of them "
-        f"(N = {law['parameter_count_means']}); a valley inside the sizes at {valleys} of "
-        f"{len(fit['iso_flop']['curves'])} budgets.\n\n"
-        f"| | value | 95 % interval |\n|---|---|---|\n{table}\n\n"
-        f"Learning rate {rate['base_rate']:.2g} at width {rate['base_width']:.0f}, power {rate['exponent']:.2g} of the "
-        f"width ({exponent}).\n\n"
-        f"Chosen for {fit['budget_flops']:.3g} FLOPs: {choice['parameters']:,} parameters "
-        f"({choice['num_layers']} layers of {choice['hidden_size']}), {choice['tokens']:,} tokens, learning rate "
-        f"{choice['learning_rate']:.2g}. {fit['choice_limited_by']} "
-        f"Forecast after decay: {choice['predicted_loss']:.3f} ({low:.3f} – {high:.3f}) nats per token."
-        + "".join(f"\n\nCaution: {caution}." for caution in fit["cautions"])
-    )
+def experiment_cautions(results: Results) -> list[str]:
+    """What a reader must know of the experiments that the recipe asked for."""
+    found = []
+    if results.batch and results.batch.by_compute.parameters_law is None:
+        found.append("no batch-size law: fewer than two budgets have their valley inside batch_sizes")
+    if results.mixtures and results.mixtures.choice.kept:
+        error, gain = results.mixtures.law.left_out, results.mixtures.choice.gain
+        found.append(f"no mixture is told from curate's: the best saves {gain:.2%}, the law errs by {error:.2%}")
+    if results.two_steps and not results.two_steps.told:
+        found.append("no proxy beats chance on the suite by two standard errors; its forecast accuracy is a guess")
+    return found
 
 
 def _without_nan(value: Any) -> Any:

@@ -42,6 +42,12 @@ def shape_for(parameters: float, vocab_size: int, tied: bool = True) -> ModelSha
     return best
 
 
+def widened(shape: ModelShape, factor: int) -> ModelShape:
+    """The same depth and head size, `factor` times as wide: a member of muP's family, not of the ladder."""
+    names = ("hidden_size", "num_heads", "num_kv_heads", "intermediate_size")
+    return shape.model_copy(update={name: getattr(shape, name) * factor for name in names})
+
+
 def smallest_shape(vocab_size: int, tied: bool = True) -> ModelShape:
     """The first rung of the ladder."""
     return _shape(_RUNGS[-1][0], _MIN_LAYERS, vocab_size, tied)

@@ -6,65 +6,61 @@ from typing import Any
 from modelmill.tasks.files import write_json
 from modelmill.tasks.lm.data import TokenFolder, open_tokens
 from modelmill.tasks.lm.shape import count_parameters
-from modelmill.tasks.scaling.choice import CountedLaw, ProxyRun, candidates, choose, fit_counted_law
+from modelmill.tasks.scaling.batch import scaled_rate
+from modelmill.tasks.scaling.choice import ProxyRun, candidates, choose, fit_counted_law
 from modelmill.tasks.scaling.config import Config
-from modelmill.tasks.scaling.isoflop import BudgetLosses, IsoFlop, fit_isoflop
-from modelmill.tasks.scaling.learning_rate import RateLaw, RateTrial, fit_rate_law
+from modelmill.tasks.scaling.downstream import SuiteRun, TwoSteps, fit_two_steps
+from modelmill.tasks.scaling.experiments import middle_flops, try_batches, try_mixtures, try_rates, try_transfer
+from modelmill.tasks.scaling.fleet import Fleet, Trial
+from modelmill.tasks.scaling.isoflop import BudgetLosses, fit_isoflop
+from modelmill.tasks.scaling.learning_rate import RateLaw
 from modelmill.tasks.scaling.plots import write_figures
-from modelmill.tasks.scaling.proxy import train_proxy
-from modelmill.tasks.scaling.record import (
-    cautions,
-    choice_record,
-    iso_flop_record,
-    law_record,
-    rate_record,
-    runs_record,
-    summary,
-)
-from modelmill.tasks.scaling.sweep import SizeRuns, plan_sweep
-from modelmill.tasks.stage import Call, StageContext, StageResult
+from modelmill.tasks.scaling.record import choice_record, fit_record, runs_record
+from modelmill.tasks.scaling.results import Results
+from modelmill.tasks.scaling.shapes import shape_for
+from modelmill.tasks.scaling.summary import summary
+from modelmill.tasks.scaling.sweep import SizeRuns, plan_sweep, tokens_for
+from modelmill.tasks.stage import StageContext, StageResult
+from modelmill.tasks.suites.reader import load_suite
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    """The plan of all proxy runs, and the warm-up that they share."""
+    """The plan of all proxy runs, the warm-up that they share, and how long a run the corpus allows."""
 
     sizes: list[SizeRuns]
     trial_sizes: list[SizeRuns]
     warmup_tokens: int
+    max_tokens: float
 
-    def flops(self, config: Config) -> dict[str, float]:
-        """FLOPs of the grid and of the learning-rate trials."""
-        trials = sum(size.training_flops(config.decay_share) for size in self.trial_sizes)
-        return {
-            "sweep_flops": sum(size.training_flops(config.decay_share) for size in self.sizes),
-            "trial_flops": trials * len(config.learning_rates),
-        }
+    @property
+    def middle(self) -> SizeRuns:
+        """The size that experiments with one size use."""
+        return self.sizes[len(self.sizes) // 2]
 
 
 def run(context: StageContext) -> StageResult:
     """Design the sweep, run it, fit, choose; write fit.json, runs.json and figures."""
     config: Config = context.config
     tokens = open_tokens(context.latest("tokens").path)
-    max_tokens = tokens.shards("train").total_tokens * config.max_epochs
-    sweep = _plan(config, tokens, max_tokens)
-    trials = _try_rates(context, tokens, sweep)
-    rates = fit_rate_law(trials, config.learning_rate_exponent)
-    runs = _train_grid(context, tokens, sweep, rates)
+    sweep = _plan(config, tokens)
+    fleet = Fleet(context, tokens, sweep.warmup_tokens)
+    rate_trials, rates = try_rates(fleet, sweep.trial_sizes)
+    transfer = try_transfer(fleet, sweep.middle)
+    mixtures = try_mixtures(fleet, sweep.sizes[0], rates, tokens, _longest(config, tokens, sweep))
+    weights = mixtures.choice.weights if mixtures else None
+    batch = try_batches(fleet, sweep.middle, rates, weights)
+    runs = _train_grid(fleet, sweep, rates, weights)
 
     law = fit_counted_law(runs, num_copies=config.bootstrap_copies, robust=config.robust, seed=config.seed)
     budgets = _by_budget(runs)
     iso_flop = fit_isoflop(budgets, noise=law.fitted.noise, seed=config.seed)
-    numbers = law_record(law)
-    fit = {
-        "law": numbers,
-        "cautions": cautions(numbers),
-        "iso_flop": iso_flop_record(iso_flop, budgets),
-        "learning_rate": rate_record(rates, trials),
-        **_choice(config, tokens, law, rates, sweep, max_tokens),
-        **sweep.flops(config),
-    }
-    _write(context, fit, runs, law, iso_flop, budgets)
+    two_steps = _two_steps(config, runs)
+    results = Results(runs, law, budgets, iso_flop, rate_trials, rates, transfer, mixtures, batch, two_steps)
+    fit = fit_record(results) | _choice(config, tokens, results, sweep) | {"flops_by_experiment": dict(fleet.flops)}
+    write_json(context.output / "fit.json", fit)
+    write_json(context.output / "runs.json", runs_record(runs))
+    write_figures(context.output / "report", results)
     return StageResult(
         rows_in=sum(len(size.points) for size in sweep.sizes),
         rows_out=len(runs),
@@ -74,7 +70,8 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def _plan(config: Config, tokens: TokenFolder, max_tokens: float) -> _Sweep:
+def _plan(config: Config, tokens: TokenFolder) -> _Sweep:
+    max_tokens = tokens.shards("train").total_tokens * config.max_epochs
     sizes = plan_sweep(
         config.sweep_flops,
         tokens.vocab_size,
@@ -89,72 +86,45 @@ def _plan(config: Config, tokens: TokenFolder, max_tokens: float) -> _Sweep:
         tied=config.tied_embeddings,
     )
     shortest = min(point.tokens for size in sizes for point in size.points)
-    # Spread over the sizes, the middle one first; each trial is that size's shortest run.
+    # Spread over the sizes, the middle one first; each trial has that size's shortest runs.
     count = min(config.learning_rate_sizes, len(sizes))
     trial_sizes = [
-        SizeRuns(sizes[index].shape, sizes[index].points[:1])
+        SizeRuns(sizes[index].shape, sizes[index].points[: config.learning_rate_budgets])
         for index in sorted({(2 * number + 1) * len(sizes) // (2 * count) for number in range(count)})
     ]
-    return _Sweep(sizes, trial_sizes, int(shortest * config.warmup_share))
+    return _Sweep(sizes, trial_sizes, int(shortest * config.warmup_share), max_tokens)
 
 
-def _try_rates(context: StageContext, tokens: TokenFolder, sweep: _Sweep) -> list[RateTrial]:
-    """Each learning rate at each trial size, side by side."""
-    pairs = [(size, rate) for size in sweep.trial_sizes for rate in context.config.learning_rates]
-    calls = [
-        _call(f"rate-{size.shape.hidden_size}-{rate:g}", f"learning rate {rate:g}", context, tokens, sweep, size, rate)
-        for size, rate in pairs
-    ]
-    losses = context.pool.map(train_proxy, calls, "learning rates")
-    return [
-        RateTrial(size.shape.hidden_size, rate, found[0]) for (size, rate), found in zip(pairs, losses, strict=True)
-    ]
+def _longest(config: Config, tokens: TokenFolder, sweep: _Sweep) -> float:
+    """Tokens of the longest run that could follow the chosen mixture: the grid's, or the smallest model's that may be
+    chosen."""
+    low = config.min_parameters or max(count_parameters(size.shape) for size in sweep.sizes)
+    allowed = shape_for(low, tokens.vocab_size, config.tied_embeddings)
+    longest = max(point.tokens for size in sweep.sizes for point in size.points)
+    return max(longest, min(sweep.max_tokens, tokens_for(config.budget_flops, allowed, config.batch_tokens)))
 
 
-def _train_grid(context: StageContext, tokens: TokenFolder, sweep: _Sweep, rates: RateLaw) -> list[ProxyRun]:
+def _train_grid(fleet: Fleet, sweep: _Sweep, rates: RateLaw, mixture: dict[str, float] | None) -> list[ProxyRun]:
     """Every size with all of its budgets, side by side; the longest (smallest models) start first."""
-    learning_rates = [rates.at(size.shape.hidden_size) for size in sweep.sizes]
-    calls = [
-        _call(
+    trials = [
+        Trial(
             f"size-{count_parameters(size.shape)}",
             f"proxy of {count_parameters(size.shape) / 1e6:.2f}M",
-            context,
-            tokens,
-            sweep,
             size,
-            rate,
+            rates.at(size.shape.hidden_size, middle_flops(size)),
+            mixture=mixture,
         )
-        for size, rate in zip(sweep.sizes, learning_rates, strict=True)
+        for size in sweep.sizes
     ]
-    losses = context.pool.map(train_proxy, calls, "proxies")
+    scores = fleet.train(trials, "proxies", suite=fleet.config.suite)
     return [
-        ProxyRun(size.shape, point.tokens, point.flops, loss, rate)
-        for size, rate, found in zip(sweep.sizes, learning_rates, losses, strict=True)
-        for point, loss in zip(size.points, found, strict=True)
-    ]
-
-
-def _call(
-    name: str, label: str, context: StageContext, tokens: TokenFolder, sweep: _Sweep, size: SizeRuns, rate: float
-) -> Call:
-    config: Config = context.config
-    arguments = {
-        "tokens_folder": tokens.path,
-        "shape": size.shape.model_dump(),
-        "token_counts": [point.tokens for point in size.points],
-        "learning_rate": rate,
-        "batch_tokens": config.batch_tokens,
-        "sequence_length": config.sequence_length,
-        "warmup_tokens": sweep.warmup_tokens,
-        "decay_share": config.decay_share,
-        "validation_tokens_per_domain": config.validation_tokens_per_domain,
-        "initialisation": config.initialisation.model_dump(),
-        "optimizer": config.optimizer.model_dump(),
-        "seed": config.seed,
-        "journal": context.journal,
-        "label": label,
-    }
-    return Call(name, arguments)
+        ProxyRun(
+            trial.runs.shape, point.tokens, point.flops, score.loss, trial.learning_rate,
+            score.answer_nll, score.accuracy,
+        )
+        for trial, found in zip(trials, scores, strict=True)
+        for point, score in zip(trial.runs.points, found, strict=True)
+    ]  # fmt: skip
 
 
 def _by_budget(runs: list[ProxyRun]) -> list[BudgetLosses]:
@@ -168,10 +138,22 @@ def _by_budget(runs: list[ProxyRun]) -> list[BudgetLosses]:
     ]
 
 
-def _choice(
-    config: Config, tokens: TokenFolder, law: CountedLaw, rates: RateLaw, sweep: _Sweep, max_tokens: float
-) -> dict[str, Any]:
+def _two_steps(config: Config, runs: list[ProxyRun]) -> TwoSteps | None:
+    """From compute to the suite's accuracy; chance is that of guessing each item."""
+    if config.suite is None:
+        return None
+    items = load_suite(config.suite).items
+    scored = [
+        SuiteRun(run.flops, run.answer_nll, run.accuracy)
+        for run in runs
+        if run.answer_nll is not None and run.accuracy is not None
+    ]
+    return fit_two_steps(scored, sum(1 / len(item.choices) for item in items) / len(items), len(items))
+
+
+def _choice(config: Config, tokens: TokenFolder, results: Results, sweep: _Sweep) -> dict[str, Any]:
     """The model that the law forecasts to be the best for `budget_flops` within the recipe's bounds."""
+    law, rates = results.law, results.rates
     low = config.min_parameters or max(count_parameters(size.shape) for size in sweep.sizes)
     found = candidates(
         law,
@@ -180,15 +162,25 @@ def _choice(
         batch_tokens=config.batch_tokens,
         low=low,
         high=config.max_parameters,
-        max_tokens=max_tokens,
+        max_tokens=sweep.max_tokens,
         tied=config.tied_embeddings,
     )
-    chosen, limit = choose(found, low, config.max_parameters, max_tokens)
-    forecast = law.forecast(chosen.shape, chosen.tokens, config.seed)
-    rate = rates.at(chosen.shape.hidden_size)
+    chosen, limit = choose(found, low, config.max_parameters, sweep.max_tokens)
+    batch = _batch(config, results)
+    rate = scaled_rate(rates.at(chosen.shape.hidden_size, config.budget_flops), batch, config.batch_tokens)
+    choice = choice_record(
+        config,
+        chosen,
+        law.forecast(chosen.shape, chosen.tokens, config.seed),
+        learning_rate=rate,
+        batch_tokens=batch,
+        warmup_tokens=sweep.warmup_tokens,
+        mixture=results.mixtures.choice.weights if results.mixtures else None,
+        two_steps=results.two_steps,
+    )
     return {
         "budget_flops": config.budget_flops,
-        "choice": choice_record(config, chosen, forecast, rate, sweep.warmup_tokens),
+        "choice": choice,
         "choice_limited_by": limit,
         "candidates": [
             {"parameters": count_parameters(item.shape), "tokens": item.tokens, "predicted_loss": item.loss}
@@ -197,25 +189,18 @@ def _choice(
     }
 
 
-def _write(
-    context: StageContext,
-    fit: dict[str, Any],
-    runs: list[ProxyRun],
-    law: CountedLaw,
-    iso_flop: IsoFlop,
-    budgets: list[BudgetLosses],
-) -> None:
-    write_json(context.output / "fit.json", fit)
-    write_json(context.output / "runs.json", runs_record(runs))
-    write_figures(context.output / "report", iso_flop, budgets, law, runs)
+def _batch(config: Config, results: Results) -> int:
+    """Tokens a step of the choice, whole rows."""
+    best = results.batch.at(config.budget_flops) if results.batch and config.batch_from_law else None
+    return max(1, round((best or config.batch_tokens) / config.sequence_length)) * config.sequence_length
 
 
 def _metrics(fit: dict[str, Any]) -> dict[str, float]:
-    choice = fit["choice"]
+    choice, flops = fit["choice"], fit["flops_by_experiment"]
     chosen = {f"chosen_{name}": float(choice[name]) for name in ("parameters", "tokens", "learning_rate")}
     return chosen | {
         "predicted_loss": choice["predicted_loss"],
         "relative_noise": fit["law"]["relative_noise"],
-        "sweep_flops": fit["sweep_flops"],
-        "trial_flops": fit["trial_flops"],
+        "flops": sum(flops.values()),
+        **{f"flops/{experiment}": spent for experiment, spent in flops.items()},
     }

@@ -74,6 +74,11 @@ def suite_path(name_or_path: str | Path) -> Path:
     return path
 
 
+def question_prompt(question: str) -> str:
+    """What stands before a choice or an answer; the same for every suite."""
+    return f"Question: {question}\nAnswer:"
+
+
 def suite_name(path: Path) -> str:
     """A suite's name: its file name without the suffix."""
     return path.name.removesuffix(".gz").removesuffix(".jsonl")

@@ -44,6 +44,20 @@ def test_the_recipe_overrides_the_fit_and_then_there_is_no_forecast(tokens_folde
     assert resolve(Config(decay_share=0.1), CHOICE, tokens).branch_share is None
 
 
+def test_the_mixture_of_the_fit_is_taken_where_the_recipe_says_so(tokens_folder: Path) -> None:
+    tokens = open_tokens(tokens_folder)
+    own = tokens.shards("train").mixture
+    first = next(iter(own))
+    found = CHOICE | {"mixture": {domain: 0.9 if domain == first else 0.1 for domain in own}}
+    resolved = resolve(Config(mixture="fit"), found, tokens)
+    assert resolved.mixture == found["mixture"]
+    assert resolved.predicted_loss == 5.0
+    assert resolve(Config(), found, tokens).predicted_loss is None, "the law was measured on another mixture"
+    assert resolve(Config(), CHOICE | {"mixture": own}, tokens).predicted_loss == 5.0
+    with pytest.raises(RecipeError, match=r"set scaling\.mixtures"):
+        resolve(Config(mixture="fit"), CHOICE, tokens)
+
+
 def test_what_cannot_be_resolved_is_refused(tokens_folder: Path) -> None:
     tokens = open_tokens(tokens_folder)
     with pytest.raises(RecipeError, match=r"pretrain\.learning_rate is not set"):

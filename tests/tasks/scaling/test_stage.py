@@ -60,7 +60,7 @@ def test_sweep_gives_nine_runs_a_law_and_a_choice(
     assert choice["interval"][0] < choice["predicted_loss"] < choice["interval"][1]
     assert choice["predicted_loss"] < min(proxy["loss"] for proxy in runs)
     assert choice["predicted_loss"] == min(candidate["predicted_loss"] for candidate in fit["candidates"])
-    assert {path.name for path in (output / "report").iterdir()} == {"isoflop.svg", "law.svg"}
+    assert {path.name for path in (output / "report").iterdir()} == {"isoflop.svg", "law.svg", "learning_rate.svg"}
     assert f"{choice['parameters']:,} parameters" in result.summary
 
     again = context(TINY, tokens_folder, pool, tmp_path / "again")
