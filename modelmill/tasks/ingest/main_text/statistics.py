@@ -37,11 +37,7 @@ def describe(content, state, run_start, run_end, run_element, first, last, class
         row[RUNS] += 1
         before, position, end = row[CHARACTERS], run_start[run], run_end[run]
         while position < end:
-            code = np.int64(content[position])
-            if code < 0x80 and code != 38:
-                position += 1
-            else:
-                code, position = code_point(content, position, end)
+            code, position = code_point(content, position, end)
             of_code = classes[code]
             if of_code & SPACE:
                 row[LONGEST_WORD] = max(row[LONGEST_WORD], word_length)
