@@ -123,5 +123,8 @@ def _cut(content, tag, parent, last, state, run_start, run_end, run_element, run
 
 @njit(cache=True, nogil=True)
 def _describe_all(content, state, run_start, run_end, run_element, first, last, classes, statistics):
+    counts = np.zeros(NUM_STATISTICS, np.int64)
     for block in range(len(first)):
-        describe(content, state, run_start, run_end, run_element, first[block], last[block], classes, statistics[block])
+        counts[:] = 0
+        describe(content, state, run_start, run_end, run_element, first[block], last[block], classes, counts)
+        statistics[block] = counts

@@ -14,11 +14,17 @@ _QUOTATION_MARK, _LETTER = 0x201D, 0xE9
 def code_point(content, position, end):
     """Code point at a position of UTF-8 or of a character reference, and where the next begins."""
     byte = np.int64(content[position])
+    if byte < 0x80 and byte != 38:
+        return byte, position + 1
+    return _long_code_point(content, position, end, byte)
+
+
+@njit(cache=True, nogil=True)
+def _long_code_point(content, position, end, byte):
+    """Code point of several bytes: rare, and apart from the common case so that callers hold only that one."""
     if byte == 38:  # & ... ;
         stop = _end_of_reference(content, position, end)
         return (byte, position + 1) if stop < 0 else (_referenced(content, position, stop), stop + 1)
-    if byte < 0x80:
-        return byte, position + 1
     length = 2 if byte < 0xE0 else (3 if byte < 0xF0 else 4)
     value = byte & (0x1F if length == 2 else (0x0F if length == 3 else 0x07))
     stop = min(position + length, end)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelmill.tasks.ingest.main_text.blocks import Blocks, found_blocks
-from modelmill.tasks.ingest.main_text.joined import block_text, joined_text, page_title
+from modelmill.tasks.ingest.main_text.joined import block_texts, joined_text, page_title
 from modelmill.tasks.ingest.main_text.model import PAGE_TYPES, Model, main_blocks
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
 
@@ -42,7 +42,7 @@ def _standing_in(page: Markup, blocks: Blocks, text: str) -> NDArray[np.bool_]:
     lines = {" ".join(line.split()) for line in text.splitlines()}
     whole = " ".join(text.split())
     found = np.zeros(len(blocks), bool)
-    for block in range(len(blocks)):
-        own = " ".join(block_text(page, blocks, block).split())
+    for block, own in enumerate(block_texts(page, blocks, np.arange(len(blocks)))):
+        own = " ".join(own.split())
         found[block] = own in lines or (len(own) >= _LONG and own in whole)
     return found

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from modelmill.tasks.ingest.main_text.block_features import block_features
@@ -26,30 +25,11 @@ from modelmill.tasks.ingest.main_text.page_features import page_features
 from modelmill.tasks.ingest.main_text.parse import Markup
 from modelmill.tasks.ingest.main_text.states import IN_PRE
 from modelmill.tasks.ingest.main_text.statistics import WORDS
+from modelmill.tasks.ingest.main_text.trees import Trees
 
 PAGE_TYPES = ("article", "collection", "documentation", "forum", "listing", "product", "service")
 _LEAST = 0.05  # of the best block: to leave these pages empty (4 of 1,488) raised word F1 by 0.001
 _MARGIN = 0.85  # of the best score to cut at: what is a little below is kept too, see likely_main
-
-
-@dataclass(frozen=True)
-class Trees:
-    """Boosted trees: node i of a tree goes left where feature[i] <= threshold[i]; negative children are leaves, ~child
-    their position in `value`. Roots and first values of each tree in `roots` and `leaves`; classes take turns."""
-
-    feature: NDArray[np.int16]
-    threshold: NDArray[np.float32]
-    left: NDArray[np.int16]
-    right: NDArray[np.int16]
-    roots: NDArray[np.int32]
-    value: NDArray[np.float32]
-    leaves: NDArray[np.int32]
-
-    def sums(self, rows: NDArray[np.float32], classes: int = 1) -> NDArray[np.float32]:
-        """Sum of the leaves that each row reaches: (rows, classes)."""
-        return _sums(
-            rows, self.feature, self.threshold, self.left, self.right, self.roots, self.value, self.leaves, classes
-        )
 
 
 @dataclass(frozen=True)
@@ -158,18 +138,3 @@ def write_model(model: Model, path: Path) -> None:
         for name in Trees.__dataclass_fields__
     }
     np.savez_compressed(path, **tables, **trees)
-
-
-@njit(cache=True, nogil=True)
-def _sums(rows, feature, threshold, left, right, roots, value, leaves, classes):
-    sums = np.zeros((len(rows), classes), np.float32)
-    # Tree by tree: its nodes stay in the processor's cache while all rows pass.
-    for tree in range(len(roots)):
-        root, first, of_class = roots[tree], leaves[tree], tree % classes
-        for row in range(len(rows)):
-            node = 0
-            while node >= 0:
-                at = root + node
-                node = left[at] if rows[row, feature[at]] <= threshold[at] else right[at]
-            sums[row, of_class] += value[first + ~np.int64(node)]
-    return sums

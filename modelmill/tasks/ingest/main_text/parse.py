@@ -102,8 +102,8 @@ def parsed(html: bytes) -> Markup:
     runs = np.zeros((4, count), np.int32)
     stack, names = np.zeros(_MAX_DEPTH + 2, np.int32), np.zeros(_MAX_DEPTH + 2, np.uint64)
     num_elements, num_runs = _parse(content, _words(), elements, runs, stack, names)
-    of_elements = {name: array[:num_elements].copy() for name, array in elements._asdict().items()}
-    start, stop, element, before = (row[:num_runs].copy() for row in runs)
+    of_elements = {name: array[:num_elements] for name, array in elements._asdict().items()}
+    start, stop, element, before = (row[:num_runs] for row in runs)
     return Markup(content, **of_elements, run_start=start, run_end=stop, run_element=element, run_before=before)
 
 

@@ -13,7 +13,25 @@ LESS, GREATER, SLASH, EXCLAMATION, QUESTION_MARK, HYPHEN, EQUALS = (np.uint8(ord
 OFFSET, PRIME = np.uint64(FNV_OFFSET), np.uint64(FNV_PRIME)
 _SHIFT = np.uint64(64 - TABLE_BITS)
 _ONE = np.uint64(1)
-_QUOTE, _APOSTROPHE, _UNDERSCORE = (np.uint8(ord(sign)) for sign in "\"'_")
+_QUOTE, _APOSTROPHE = (np.uint8(ord(sign)) for sign in "\"'")
+
+
+def _byte_tables() -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.uint8]]:
+    """Of each byte: its lower case, whether it ends a name, and what it is to the automaton of keywords.
+
+    Tables, since a processor cannot foresee what tests of single bytes say.
+    """
+    lower, letter = np.arange(256, dtype=np.uint8), np.zeros(256, np.uint8)
+    ends = np.isin(lower, np.frombuffer(b" \t\n\f\r>/=", np.uint8))
+    lower[65:91] += 32
+    letter[65:91] = letter[97:123] = np.arange(1, 27)
+    letter[[ord("-"), ord("_")]] = 27
+    for table in (lower, ends, letter):
+        table.flags.writeable = False
+    return lower, ends, letter
+
+
+_LOWER, _ENDS_NAME, _LETTER = _byte_tables()
 
 
 def word(text: str) -> NDArray[np.uint8]:
@@ -60,11 +78,9 @@ def name_at(content, position, end):
     value = OFFSET
     while position < end:
         byte = content[position]
-        if is_space(byte) or byte in (GREATER, SLASH, EQUALS):
+        if _ENDS_NAME[byte]:
             break
-        if 65 <= byte <= 90:
-            byte |= 32
-        value = (value ^ np.uint64(byte)) * PRIME
+        value = (value ^ np.uint64(_LOWER[byte])) * PRIME
         position += 1
     return value, position
 
@@ -92,13 +108,7 @@ def keyword_groups(content, start, end, automaton, found):
     """Bits of the groups of keywords in a stretch, by the automaton of `keyword_automaton`."""
     state, groups = np.int64(0), np.uint64(0)
     for i in range(start, end):
-        byte = content[i]
-        letter = 0
-        if is_letter(byte):
-            letter = (byte | 32) - 96
-        elif byte in (HYPHEN, _UNDERSCORE):
-            letter = 27
-        state = np.int64(automaton[state, letter])
+        state = np.int64(automaton[state, _LETTER[content[i]]])
         groups |= found[state]
     return groups
 
@@ -116,15 +126,16 @@ def hash_of_classes(content, start, end, value):
 @njit(cache=True, nogil=True)
 def contains(content, start, end, word):
     """Whether a word stands in the stretch in either case, with or without spaces between its letters."""
+    first = word[0]
     for i in range(start, end - len(word) + 1):
-        matched, position = 0, i
+        if _LOWER[content[i]] != first:
+            continue
+        matched, position = 1, i + 1
         while matched < len(word) and position < end:
-            byte = content[position]
-            if 65 <= byte <= 90:
-                byte |= 32
+            byte = _LOWER[content[position]]
             if byte == word[matched]:
                 matched += 1
-            elif not (matched and is_space(byte)):
+            elif not is_space(byte):
                 break
             position += 1
         if matched == len(word):

@@ -20,7 +20,10 @@ _HALF = np.uint64(0xFFFFFF)  # of the hash: as much as a float32 holds
 
 @njit(cache=True, nogil=True)
 def describe(content, state, run_start, run_end, run_element, first, last, classes, row):
-    """Fill the statistics of the block of runs `[first, last)`: (NUM_STATISTICS,)."""
+    """Fill the statistics of the block of runs `[first, last)`, zeros before: (NUM_STATISTICS,) int64.
+
+    Whole numbers, which are counted up in half the time of floating-point ones.
+    """
     in_word, after_digit, begins_word, was_link = False, False, True, False
     first_class, last_class, last_code, word_length = -1, 0, 0, 0
     value = OFFSET
@@ -66,8 +69,8 @@ def describe(content, state, run_start, run_end, run_element, first, last, class
     row[ENDS_COLON] = last_code in (58, 0xFF1A)
     row[STARTS_UPPER] = first_class >= 0 and first_class & UPPER != 0
     row[STARTS_DIGIT] = first_class >= 0 and first_class & DIGIT != 0
-    row[HASH_LOW] = np.float32(value & _HALF)
-    row[HASH_HIGH] = np.float32((value >> np.uint64(24)) & _HALF)
+    row[HASH_LOW] = np.int64(value & _HALF)
+    row[HASH_HIGH] = np.int64((value >> np.uint64(24)) & _HALF)
 
 
 @njit(cache=True, nogil=True)

@@ -23,13 +23,12 @@ from sklearn.linear_model import SGDClassifier
 
 from modelmill.tasks.ingest.decode import decoded_text
 from modelmill.tasks.ingest.main_text.blocks import Blocks, found_blocks
-from modelmill.tasks.ingest.main_text.joined import block_text, joined_text
+from modelmill.tasks.ingest.main_text.joined import block_texts, joined_text
 from modelmill.tasks.ingest.main_text.labels import has_snippet, true_shares, word_f1, words
 from modelmill.tasks.ingest.main_text.lexicon import TABLE_BITS, headings_above, name_hashes, word_hashes
 from modelmill.tasks.ingest.main_text.model import (
     PAGE_TYPES,
     Model,
-    Trees,
     block_rows,
     linear_scores,
     main_blocks,
@@ -37,6 +36,7 @@ from modelmill.tasks.ingest.main_text.model import (
 )
 from modelmill.tasks.ingest.main_text.page_features import page_features
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
+from modelmill.tasks.ingest.main_text.trees import MAX_LEAVES, Trees
 
 _FOLDS = 5
 _BLOCKS_OF_A_PAGE = 450  # more are sampled: pages of thousands of links would fill the training set
@@ -84,7 +84,7 @@ def read_pages(path: Path) -> list[Labelled]:
 
 def _labelled(row: dict[str, Any], page: Markup, blocks: Blocks, generator: np.random.Generator) -> Labelled:
     truth = words(row["main_content"])
-    of_blocks = [words(block_text(page, blocks, block)) for block in range(len(blocks))]
+    of_blocks = [words(text) for text in block_texts(page, blocks, np.arange(len(blocks)))]
     count = len(blocks)
     sample = np.arange(count)
     if count > _BLOCKS_OF_A_PAGE:
@@ -210,44 +210,39 @@ def _trees(
 
 def _arrays(trees: list[dict[str, Any]]) -> Trees:
     """LightGBM's dump as flat arrays."""
-    nodes: list[tuple[int, np.float32, int, int]] = []
-    values: list[float] = []
-    roots, leaves = [], []
+    nodes: list[tuple[int, np.float32, int]] = []
+    ends: list[int] = []
+    values: list[list[float]] = []
     for tree in trees:
-        roots.append(len(nodes))
-        leaves.append(len(values))
-        structure = tree["tree_structure"]
-        if "leaf_value" in structure:  # a tree without a split still takes a node
-            nodes.append((0, np.float32(0), ~0, ~0))
-            values.append(structure["leaf_value"])
-        else:
-            _add(structure, nodes, len(nodes), values, len(values))
-    feature, threshold, left, right = zip(*nodes, strict=True)
+        values.append([])
+        _add(tree["tree_structure"], nodes, values[-1])
+        ends.append(len(nodes))
+    feature, threshold, left = zip(*nodes, strict=True)
+    value = np.zeros((len(values), max(map(len, values))), np.float32)
+    for row, of_tree in zip(value, values, strict=True):
+        row[: len(of_tree)] = of_tree
     return Trees(
         np.array(feature, np.int16),
         np.array(threshold, np.float32),
-        np.array(left, np.int16),
-        np.array(right, np.int16),
-        np.array(roots, np.int32),
-        np.array(values, np.float32),
-        np.array(leaves, np.int32),
+        np.array(left, np.uint64),
+        np.array(ends, np.int32),
+        value,
     )
 
 
-def _add(structure: dict[str, Any], nodes: list, root: int, values: list[float], first: int) -> int:
-    """Add a node and what is below it → its number in the tree (leaves: the complement of their number)."""
+def _add(structure: dict[str, Any], nodes: list, values: list[float]) -> int:
+    """Add a node and what is below it → the bits of its leaves."""
     if "leaf_value" in structure:
         values.append(structure["leaf_value"])
-        return ~(len(values) - 1 - first)
+        return 1 << (len(values) - 1)
     number = len(nodes)
     nodes.append(())
     threshold = np.float32(structure["threshold"])
     if threshold > structure["threshold"]:  # features have single precision: the largest number that still goes left
         threshold = np.nextafter(threshold, np.float32(-np.inf))
-    left = _add(structure["left_child"], nodes, root, values, first)
-    right = _add(structure["right_child"], nodes, root, values, first)
-    nodes[number] = (structure["split_feature"], threshold, left, right)
-    return number - root
+    left = _add(structure["left_child"], nodes, values)
+    nodes[number] = (structure["split_feature"], threshold, ((1 << MAX_LEAVES) - 1) & ~left)
+    return left | _add(structure["right_child"], nodes, values)
 
 
 def figures(pages: list[Labelled], models: list[Model], folds: NDArray[np.int64]) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from modelmill.tasks.ingest.main_text.extract import main_text
-from modelmill.tasks.ingest.main_text.model import Trees, likely_main, shipped_model
+from modelmill.tasks.ingest.main_text.model import likely_main, shipped_model
 
 ENGLISH = (
     ("Home", "Products", "Pricing", "Contact"),
@@ -68,25 +68,6 @@ def test_what_another_extractor_keeps_is_added() -> None:
 @pytest.mark.parametrize("html", [b"", b"<p>", b"\xff\xfe<b>\x00"])
 def test_pages_with_next_to_nothing(html: bytes) -> None:
     assert len(main_text(html, shipped_model()).text) <= 3
-
-
-def walked(trees: Trees, row: np.ndarray, classes: int) -> list[float]:
-    sums = [0.0] * classes
-    for tree, (root, first) in enumerate(zip(trees.roots, trees.leaves, strict=True)):
-        node = 0
-        while node >= 0:
-            at = root + node
-            node = int(trees.left[at] if row[trees.feature[at]] <= trees.threshold[at] else trees.right[at])
-        sums[tree % classes] += float(trees.value[first + ~node])
-    return sums
-
-
-@pytest.mark.parametrize(("part", "classes"), [("page", 7), ("block", 1)])
-def test_sums_of_trees(part: str, classes: int) -> None:
-    trees: Trees = getattr(shipped_model(), part)
-    rows = np.random.default_rng(0).normal(0, 5, (4, int(trees.feature.max()) + 1)).astype(np.float32)
-    expected = [walked(trees, row, classes) for row in rows]
-    np.testing.assert_allclose(trees.sums(rows, classes), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_likely_main_has_the_best_expected_f1() -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from resiliparse.extract.html2text import extract_plain_text
 
 from modelmill.tasks.ingest.main_text.blocks import found_blocks
-from modelmill.tasks.ingest.main_text.joined import block_text, joined_text, page_title
+from modelmill.tasks.ingest.main_text.joined import block_texts, joined_text, page_title
 from modelmill.tasks.ingest.main_text.parse import Markup, parsed
 from modelmill.tasks.ingest.main_text.vocabulary import TAGS
 
@@ -114,8 +114,7 @@ def _check(page: Markup) -> None:
     assert (blocks.first < blocks.last).all()
     assert (blocks.last[:-1] <= blocks.first[1:]).all()
     assert ((blocks.element >= 0) & (blocks.element < count)).all()
-    for block in range(len(blocks)):
-        block_text(page, blocks, block)
+    assert len(block_texts(page, blocks, np.arange(len(blocks)))) == len(blocks)
 
 
 PIECES = (
