@@ -17,8 +17,9 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
-from modelmill.tasks.lm.shape import Experts, ModelShape
+from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
 
 RESIDUAL_OUTPUT = re.compile(r"\.(o_proj|down_proj)(\.weight)?$")
 
@@ -32,8 +33,9 @@ def model_config(shape: ModelShape, special_tokens: dict[str, int] | None = None
         "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_heads,
         "num_key_value_heads": shape.num_kv_heads,
+        "head_dim": shape.head_size,
         "max_position_embeddings": shape.max_sequence_length,
-        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "rope_parameters": rope_parameters(shape.rope_theta, shape.rope_scaling, shape.head_size),
         "rms_norm_eps": shape.norm_eps,
         "tie_word_embeddings": shape.tie_embeddings,
         "bos_token_id": None,
@@ -109,16 +111,19 @@ def load_model(
     folder: Path | str,
     *,
     rope_theta: float | None = None,
+    rope_scaling: RopeScaling | None = None,
     max_sequence_length: int | None = None,
     device: str = "cpu",
 ) -> PreTrainedModel:
-    """Open a Hugging Face folder in float32, in training mode, if asked with another rotary base and more positions."""
+    """Open a Hugging Face folder in float32, in training mode, if asked with other rotary embeddings and more positions
+    (`rope_scaling` counts only beside a `rope_theta`)."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise InputError(f"no config.json in {folder}; expected a Hugging Face model folder")
+    shape = read_shape(folder)
     changes: dict[str, Any] = {}
     if rope_theta is not None:
-        changes["rope_parameters"] = {"rope_type": "default", "rope_theta": rope_theta}
+        changes["rope_parameters"] = rope_parameters(rope_theta, rope_scaling, shape.head_size)
     if max_sequence_length is not None:
         changes["max_position_embeddings"] = max_sequence_length
     logging.disable_progress_bar()
@@ -139,6 +144,8 @@ def read_shape(folder: Path | str) -> ModelShape:
             first_dense_layers=config["first_k_dense_replace"],
             routed_scaling_factor=config["routed_scaling_factor"],
         )
+    rope_theta, rope_scaling = read_rope(config["rope_parameters"])
+    head_dim = config.get("head_dim")
     return ModelShape(
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
@@ -146,8 +153,10 @@ def read_shape(folder: Path | str) -> ModelShape:
         num_heads=config["num_attention_heads"],
         num_kv_heads=config["num_key_value_heads"],
         intermediate_size=config["intermediate_size"],
+        head_dim=None if head_dim == config["hidden_size"] // config["num_attention_heads"] else head_dim,
         max_sequence_length=config["max_position_embeddings"],
-        rope_theta=config["rope_parameters"]["rope_theta"],
+        rope_theta=rope_theta,
+        rope_scaling=rope_scaling,
         tie_embeddings=config["tie_word_embeddings"],
         norm_eps=config["rms_norm_eps"],
         experts=experts,
@@ -165,10 +174,12 @@ def output_head(model: PreTrainedModel) -> Tensor:
     return model.lm_head.weight  # pyright: ignore
 
 
-def set_context(model: PreTrainedModel, *, rope_theta: float, max_sequence_length: int) -> None:
-    """Give a model another rotary base and more positions, in place."""
+def set_context(
+    model: PreTrainedModel, *, rope_theta: float, max_sequence_length: int, rope_scaling: RopeScaling | None = None
+) -> None:
+    """Give a model other rotary embeddings and more positions, in place."""
     config: Any = model.config
-    config.rope_parameters = {"rope_type": "default", "rope_theta": rope_theta}
+    config.rope_parameters = rope_parameters(rope_theta, rope_scaling, config.head_dim)
     config.max_position_embeddings = max_sequence_length
     rotary: Any = model.model.rotary_emb  # pyright: ignore
     model.model.rotary_emb = type(rotary)(config=config).to(rotary.inv_freq.device)  # pyright: ignore

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from modelmill.tasks.stage import StageConfig
 
@@ -24,6 +24,23 @@ class Experts(StageConfig):
     "Factor on the sum of the chosen experts."
 
 
+class RopeScaling(StageConfig):
+    """A change of the rotary frequencies, on top of their base, so that far positions look like known ones."""
+
+    kind: Literal["llama3", "ntk"]
+    "llama3: waves longer than original_length / low_frequency_factor are slowed by `factor`, those shorter than "
+    "original_length / high_frequency_factor are kept, between them it passes over (code of Llama 3.1). ntk: the base "
+    "times factor^(d / (d - 2)) for heads of size d, so that only the slowest wave is slowed by all of it."
+    factor: float = Field(gt=1)
+    "How much longer the context becomes (Llama 3.1: 8)."
+    low_frequency_factor: float = Field(default=1.0, gt=0)
+    "llama3 only."
+    high_frequency_factor: float = Field(default=4.0, gt=0)
+    "llama3 only."
+    original_length: int = Field(default=8192, gt=0)
+    "llama3 only: the context that the model was trained with before."
+
+
 class ModelShape(StageConfig):
     """Sizes of one model. `experts` given: a dots.llm1; not given: a Llama."""
 
@@ -34,15 +51,19 @@ class ModelShape(StageConfig):
     num_layers: int
     "Transformer blocks."
     num_heads: int
-    "Query heads; the head size is hidden_size / num_heads."
+    "Query heads."
     num_kv_heads: int
     "Key and value heads (grouped-query attention where fewer than num_heads)."
     intermediate_size: int
     "Width of the SwiGLU feed-forward layer."
+    head_dim: int | None = None
+    "Size of one head; none: hidden_size / num_heads."
     max_sequence_length: int
     "Positions that the exported configuration allows."
     rope_theta: float = 10_000.0
     "Base of the rotary position embedding."
+    rope_scaling: RopeScaling | None = None
+    "Change of the rotary frequencies; none: those of the base."
     tie_embeddings: bool = True
     "One matrix for embedding and output head (small models)."
     norm_eps: float = 1e-5
@@ -52,10 +73,12 @@ class ModelShape(StageConfig):
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "ModelShape":
-        if self.hidden_size % (2 * self.num_heads) or self.num_heads % self.num_kv_heads:
+        odd = self.head_dim % 2 if self.head_dim else self.hidden_size % (2 * self.num_heads)
+        if odd or self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"found hidden_size {self.hidden_size}, {self.num_heads} heads, {self.num_kv_heads} key-value heads; "
-                "expected an even head size (hidden_size / num_heads) and num_heads a multiple of num_kv_heads"
+                f"found hidden_size {self.hidden_size}, {self.num_heads} heads, {self.num_kv_heads} key-value heads, "
+                f"head_dim {self.head_dim}; expected an even head size (head_dim, or else hidden_size / num_heads) and "
+                "num_heads a multiple of num_kv_heads"
             )
         return self
 
@@ -65,16 +88,22 @@ class ModelShape(StageConfig):
 
     @property
     def head_size(self) -> int:
-        return self.hidden_size // self.num_heads
+        return self.head_dim or self.hidden_size // self.num_heads
 
 
 def count_parameters(shape: ModelShape) -> int:
     """All parameters, a tied head counted once."""
-    embeddings = shape.vocab_size * shape.hidden_size
-    norms = shape.hidden_size * (2 * shape.num_layers + 1)
-    if shape.experts:
-        norms += 2 * shape.head_size * shape.num_layers
-    return _matrices(shape, active=False) + norms + (embeddings if shape.tie_embeddings else 2 * embeddings)
+    return _matrices(shape, active=False) + _norms(shape) + count_embedding_parameters(shape)
+
+
+def count_active_parameters(shape: ModelShape) -> int:
+    """Parameters that one token passes, embedding and head included; fewer than all in a mixture of experts only."""
+    return _matrices(shape, active=True) + _norms(shape) + count_embedding_parameters(shape)
+
+
+def count_embedding_parameters(shape: ModelShape) -> int:
+    """Embedding and output head, counted once where they are tied."""
+    return shape.vocab_size * shape.hidden_size * (1 if shape.tie_embeddings else 2)
 
 
 def count_matmul_parameters(shape: ModelShape) -> int:
@@ -86,6 +115,11 @@ def flops_per_token(shape: ModelShape, sequence_length: int) -> float:
     """Training FLOPs per token, forward and backward: 6 N + 12 · layers · width · length (not halved for causality)."""
     width = shape.num_heads * shape.head_size
     return 6.0 * count_matmul_parameters(shape) + 12.0 * shape.num_layers * width * sequence_length
+
+
+def _norms(shape: ModelShape) -> int:
+    of_heads = 2 * shape.head_size * shape.num_layers if shape.experts else 0
+    return shape.hidden_size * (2 * shape.num_layers + 1) + of_heads
 
 
 def _matrices(shape: ModelShape, *, active: bool) -> int:
