@@ -1,0 +1,30 @@
+"""How a model is cut into pipeline stages and in which order they run. Configuration model; needs pydantic only."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from modelmill.tasks.stage import StageConfig
+
+
+class PipelineConfig(StageConfig):
+    """Pipeline parallelism: each process holds `num_chunks` stages, stage i lies on process i modulo their number."""
+
+    schedule: Literal["gpipe", "1f1b", "interleaved-1f1b"] = "1f1b"
+    "gpipe: all forward passes first. 1f1b: one backward as soon as possible. interleaved-1f1b: with several chunks."
+    num_chunks: int = Field(default=1, gt=0)
+    "Stages of one process (V of the bubble (P - 1) / (V · M)); more than one with interleaved-1f1b only."
+    micro_batch_rows: int = Field(default=1, gt=0)
+    "Rows that travel through the stages at once."
+    balance: Literal["cost", "light_ends"] = "cost"
+    "cost: embedding and head weigh as much as they compute. light_ends: as a layer each, so that the first and the "
+    "last stage get one layer fewer (Llama 3.1, arXiv:2407.21783 §3.3)."
+
+    @model_validator(mode="after")
+    def _chunks_fit(self) -> "PipelineConfig":
+        if (self.num_chunks > 1) != (self.schedule == "interleaved-1f1b"):
+            raise ValueError(
+                f"found schedule {self.schedule} with num_chunks {self.num_chunks}; expected several chunks with "
+                "interleaved-1f1b, and one with gpipe and 1f1b"
+            )
+        return self
