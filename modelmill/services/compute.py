@@ -8,14 +8,15 @@ Finished calls are recorded in the workspace, so nothing that must last lives in
 import functools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from modelmill.services.executors import ProcessExecutor, RayExecutor
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
 from modelmill.tasks.files import raise_if_disk_full, read_json, write_json
 from modelmill.tasks.journal import Journal
+from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.stage import Call, StageConfig
 
 
@@ -32,6 +33,8 @@ class ComputeConfig(StageConfig):
     """How often a call that raised an unexpected error is repeated."""
     lost_workers: int = 10
     """How often a call is repeated whose worker or node died (preemption, out of memory)."""
+    layout: Layout = Layout()
+    """Over which processes pretrain is spread; by default one."""
     price_per_hour: float = 0.0
     """Price of all this compute for an hour, in any currency; `mill plan` multiplies it by the estimated time."""
 
@@ -115,97 +118,6 @@ class Compute:
         return len(os.sched_getaffinity(0))
 
 
-class ProcessExecutor:
-    """Runs each call at once in this process."""
-
-    num_workers = 1
-
-    def submit(self, call: Callable[[], Any], name: str, exclusive: bool) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
-            future.set_exception(error)
-        return future
-
-    def next_done(self, futures: Sequence[Future[Any]]) -> Future[Any]:
-        return futures[0]
-
-    def result(self, future: Future[Any]) -> Any:
-        return future.result()
-
-    def cancel(self, futures: Sequence[Future[Any]]) -> None:
-        """Nothing runs when this could be called."""
-
-
-class RayExecutor:
-    """Runs each call as a Ray task; an exclusive one takes all of the workers' cores.
-
-    On a GPU, half of one is for an exclusive call or all workers together: the sampler holds most of the other half.
-    """
-
-    def __init__(self, num_workers: int, device: str = "cpu") -> None:
-        self.num_workers = num_workers
-        self._gpus = 0.5 if device == "cuda" else 0.0
-
-    def submit(self, call: Callable[[], Any], name: str, exclusive: bool) -> Any:
-        import ray
-
-        cpus, gpus = (self.num_workers, self._gpus) if exclusive else (1, self._gpus / self.num_workers)
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(make)
-        return remote.options(name=name).remote(call)
-
-    def next_done(self, futures: Sequence[Any]) -> Any:
-        import ray
-
-        done: list[Any] = []
-        while not done:
-            try:
-                # A time limit lets Ctrl-C through; ray.wait without one holds it back until a task ends.
-                done, _ = ray.wait(list(futures), num_returns=1, timeout=1.0)
-            except SystemError as error:
-                # Ray's compiled wait reports a signal that arrived inside it in this wrapping.
-                raise KeyboardInterrupt from error
-        return done[0]
-
-    def result(self, future: Any) -> Any:
-        """The call's result.
-
-        Raises:
-            WorkerLostError: its worker or node died. Whatever the function raised is raised as itself.
-        """
-        import ray
-        from ray import exceptions
-
-        try:
-            return ray.get(future)
-        except exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, MillError):
-                raise cause from None
-            raise
-        except (
-            exceptions.WorkerCrashedError,
-            exceptions.NodeDiedError,
-            exceptions.OutOfMemoryError,
-            exceptions.ObjectLostError,
-        ) as error:
-            raise WorkerLostError(f"a worker was lost: {error}") from error
-
-    def cancel(self, futures: Sequence[Any]) -> None:
-        import ray
-
-        for future in futures:
-            ray.cancel(future, force=True)
-
-
-def make(call: Callable[[], Any]) -> Any:
-    """The body of every Ray task."""
-    return call()
-
-
 def call_in(workspace: Path, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """The body of every call: a full disk is told from a failure here, as only its text crosses process borders."""
     try:
@@ -222,6 +134,7 @@ class RecordedPool:
         self, executor: ProcessExecutor | RayExecutor, config: ComputeConfig, workspace: Path, journal: Journal
     ) -> None:
         self.num_workers = executor.num_workers
+        self.layout = config.layout
         self._executor = executor
         self._config = config
         self._workspace = workspace
@@ -238,23 +151,21 @@ class RecordedPool:
         self._run_all(function, waiting, label, records, len(calls))
         return [read_json(records[name])["result"] for name in names]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
         """See `Pool.run`."""
         attempts = _Attempts(self._config, self._journal)
+        executor: Any = self._executor if num_processes == 1 else self._executor.gang(num_processes)
+        call = functools.partial(call_in, self._workspace, function, arguments)
         while True:
-            future = self._submit(function, arguments, exclusive=True)
+            future = executor.submit(call, function.__name__, exclusive=True)
             try:
-                self._executor.next_done([future])
-                return self._executor.result(future)
+                executor.next_done([future])
+                return executor.result(future)
             except Exception as error:  # noqa: BLE001 - the boundary that counts failures by kind
                 attempts.raise_or_count(label, error)
             except BaseException:
-                self._executor.cancel([future])
+                executor.cancel([future])
                 raise
-
-    def _submit(self, function: Callable[..., Any], arguments: dict[str, Any], exclusive: bool) -> Any:
-        call = functools.partial(call_in, self._workspace, function, arguments)
-        return self._executor.submit(call, function.__name__, exclusive)
 
     def _run_all(
         self, function: Callable[..., Any], waiting: list[Call], label: str, records: dict[str, Path], total: int
@@ -268,7 +179,8 @@ class RecordedPool:
                 # Two calls a worker: one runs, one waits, so that a worker never idles between calls.
                 while queue and len(running) < 2 * self.num_workers:
                     call = queue.pop()
-                    running[self._submit(function, call.arguments, exclusive=False)] = call
+                    bound = functools.partial(call_in, self._workspace, function, call.arguments)
+                    running[self._executor.submit(bound, function.__name__, exclusive=False)] = call
                 future = self._executor.next_done(list(running))
                 call = running.pop(future)
                 try:

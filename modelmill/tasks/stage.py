@@ -67,6 +67,8 @@ class Pool(Protocol):
     """Runs functions of tasks/ somewhere: in this process, on local Ray workers, on a cluster."""
 
     num_workers: int
+    layout: Any
+    """The processes of a training run (`modelmill.tasks.lm.parallel.layout.Layout`)."""
 
     def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
         """Call the module-level `function(**call.arguments)` for each call; results in the order of the calls.
@@ -77,8 +79,12 @@ class Pool(Protocol):
         """
         ...
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
-        """One long call with all of the compute's cores and devices (a training run); not recorded as done."""
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
+        """One long call with all of the compute's cores and devices (a training run); not recorded as done.
+
+        With several processes each of them makes the same call, and finds its place in RANK, WORLD_SIZE and
+        MASTER_ADDR as under torchrun; the first one's result is returned.
+        """
         ...
 
 

@@ -19,6 +19,7 @@ from modelmill.tasks.lm.checkpoints import export, save_moments, write_curve
 from modelmill.tasks.lm.data import TokenFolder
 from modelmill.tasks.lm.engine import TrainReport
 from modelmill.tasks.lm.model import read_shape
+from modelmill.tasks.lm.parallel.ranks import Ranks
 
 
 def write_checkpoint(
@@ -28,10 +29,14 @@ def write_checkpoint(
     tokens: TokenFolder,
     training: dict[str, Any],
     curve: Sequence[dict[str, Any]],
+    ranks: Ranks | None = None,
 ) -> None:
-    """Write every file of a checkpoint artifact."""
-    export(model, tokens.tokenizer, output / "model")
-    save_moments(output / "optimizer.safetensors", model, optimizer)
+    """Write every file of a checkpoint artifact; every process of a run helps, the first one writes."""
+    ranks = ranks or Ranks()
+    export(model, tokens.tokenizer, output / "model", ranks)
+    save_moments(output / "optimizer.safetensors", model, optimizer, ranks)
+    if not ranks.is_first:
+        return
     write_curve(output / "curve.jsonl", curve)
     write_json(output / "training.json", training)
 

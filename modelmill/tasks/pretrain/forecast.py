@@ -4,7 +4,6 @@ warm-up, stable ──────────────┬──────�
                               └ decay ──── measured, dropped (decayed_loss): what the scaling fit forecasts
 """
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import torch
 from transformers import PreTrainedModel
 
 from modelmill.tasks.journal import Journal
+from modelmill.tasks.lm.checkpoints import set_weights, weights
 from modelmill.tasks.lm.data import Batches
 from modelmill.tasks.lm.engine import TrainReport, Validate, train
-from modelmill.tasks.lm.optim import build_optimizer, moments, set_moments
+from modelmill.tasks.lm.optim import moments, set_moments
+from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.pretrain.config import Config
-
-Trainee = tuple[PreTrainedModel, torch.optim.Optimizer]
 
 
 def train_with_branch(
@@ -32,15 +31,18 @@ def train_with_branch(
     workspace: Path,
     journal: Journal,
     validate: Validate,
+    ranks: Ranks,
 ) -> tuple[TrainReport, float | None]:
     """Train the plan; with `branch_share`, also the held-out loss of a branch that decays over its last share.
 
-    Branch and run see the same batches, so that both losses are after the same tokens.
+    Branch and run see the same batches, so that both losses are after the same tokens. The branch comes first; then
+    model and optimiser are again what they were.
     """
 
-    def part(trainee: Trainee, plan: Plan, name: str, start: int = 0, end: int | None = None) -> TrainReport:
+    def part(plan: Plan, name: str, start: int = 0, end: int | None = None) -> TrainReport:
         return train(
-            *trainee,
+            model,
+            optimizer,
             plan,
             batches,
             config.train,
@@ -51,25 +53,29 @@ def train_with_branch(
             validate=validate,
             start_tokens=start,
             end_tokens=end,
+            ranks=ranks,
         )
 
-    trunk = (model, optimizer)
     if branch_share is None:
-        return part(trunk, plan, "run"), None
+        return part(plan, "run"), None
     fork = branch_start(plan, branch_share)
-    before = part(trunk, plan, "run", end=fork)
-    twin = copy.deepcopy(model)
-    twin_optimizer = build_optimizer(twin, config.optimizer)
-    set_moments(twin_optimizer, twin, moments(optimizer, model))
+    before = part(plan, "run", end=fork)
+    trunk, trunk_moments = _copies(weights(model)), _copies(moments(optimizer, model))
     decay = plan.schedule.model_copy(update={"decay_tokens": plan.total_tokens - fork})
-    branch = part((twin, twin_optimizer), plan.model_copy(update={"schedule": decay}), "branch", start=fork)
-    after = part(trunk, plan, "rest", start=fork)
+    branch = part(plan.model_copy(update={"schedule": decay}), "branch", start=fork)
+    set_weights(model, trunk)
+    set_moments(optimizer, model, trunk_moments)
+    after = part(plan, "rest", start=fork)
     trained = sum(each.tokens_per_second * each.seconds for each in (before, branch, after))
     after.curve = before.curve + after.curve
     after.first = before.first
     after.seconds += before.seconds + branch.seconds
     after.tokens_per_second = trained / after.seconds if after.seconds else 0.0
     return after, branch.last["validation_loss"]
+
+
+def _copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def branch_start(plan: Plan, share: float) -> int:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import training_facts, write_checkpoint
@@ -12,6 +14,8 @@ from modelmill.tasks.lm.engine import TrainReport
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.shape import count_parameters, flops_per_token
 from modelmill.tasks.pretrain.config import Config
 from modelmill.tasks.pretrain.forecast import forecast_facts, train_with_branch
@@ -20,7 +24,7 @@ from modelmill.tasks.stage import StageContext, StageResult
 
 
 def run(context: StageContext) -> StageResult:
-    """Resolve the recipe against the fit, train in one process, report."""
+    """Resolve the recipe against the fit, train on the processes of the compute's layout, report."""
     config: Config = context.config
     fit = read_json(context.latest("fit").path / "fit.json")
     tokens = open_tokens(context.latest("tokens").path)
@@ -36,8 +40,10 @@ def run(context: StageContext) -> StageResult:
             "output": context.output,
             "journal": context.journal,
             "device": context.device,
+            "layout": context.pool.layout,
         },
         "pretrain",
+        context.pool.layout.num_processes,
     )
     return result(figures, read_json(context.output / "training.json"))
 
@@ -50,8 +56,22 @@ def train_base(
     output: Path,
     journal: Journal,
     device: str,
+    layout: Layout,
 ) -> dict[str, float]:
-    """Train, write the checkpoint, return the figures that depend on the machine."""
+    """Train, write the checkpoint, return the figures that depend on the machine; on every process of the layout."""
+    with open_ranks(layout, device) as ranks:
+        return _train(config, resolved, tokens_folder, workspace, output, journal, ranks)
+
+
+def _train(
+    config: Config,
+    resolved: Resolved,
+    tokens_folder: Path,
+    workspace: Path,
+    output: Path,
+    journal: Journal,
+    ranks: Ranks,
+) -> dict[str, float]:
     tokens = open_tokens(tokens_folder)
     plan, shape = resolved.plan, resolved.shape
     mixture = document_mixture(tokens, seed=config.seed, weights=resolved.mixture, packing=config.packing)
@@ -67,7 +87,9 @@ def train_base(
         seed=config.seed,
         initialisation=config.initialisation,
         special_tokens=tokens.special_tokens,
-        device=device,
+        device=ranks.device,
+        ranks=ranks,
+        compute_dtype=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
     )
     optimizer = build_optimizer(model, config.optimizer)
     report, decayed = train_with_branch(
@@ -80,6 +102,7 @@ def train_base(
         workspace=workspace,
         journal=journal,
         validate=validation_metrics(held_out),
+        ranks=ranks,
     )
     training = (
         training_facts(
@@ -93,7 +116,7 @@ def train_base(
         | {"plan": json.loads(plan.model_dump_json()), "chosen_by": resolved.reasons}
         | forecast_facts(report, decayed, resolved.predicted_loss, resolved.predicted_interval)
     )
-    write_checkpoint(output, model, optimizer, tokens, training, report.curve)
+    write_checkpoint(output, model, optimizer, tokens, training, report.curve, ranks)
     return machine_figures(report)
 
 

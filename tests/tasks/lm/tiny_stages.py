@@ -37,15 +37,17 @@ def write_fit(folder: Path, **changes: Any) -> Artifact:
     return artifact("fit", folder)
 
 
-def run_stage(name: str, config: dict[str, Any], inputs: list[Artifact], folder: Path) -> tuple[Artifact, StageResult]:
-    """Run a stage as the line does, in `folder`."""
+def run_stage(
+    name: str, config: dict[str, Any], inputs: list[Artifact], folder: Path, pool: RecordedPool | None = None
+) -> tuple[Artifact, StageResult]:
+    """Run a stage as the line does, in `folder`; without a pool, in this process."""
     journal = Journal(folder / "journal.jsonl")
     context = StageContext(
         config=import_module(f"modelmill.tasks.{name}.config").Config(**config),
         inputs={item.type: [item] for item in inputs},
         workspace=folder / "workspace",
         output=folder / "output",
-        pool=RecordedPool(ProcessExecutor(), ComputeConfig(backend="process"), folder / "workspace", journal),
+        pool=pool or RecordedPool(ProcessExecutor(), ComputeConfig(backend="process"), folder / "workspace", journal),
         journal=journal,
         sampler=_no_sampler,
     )
