@@ -179,7 +179,7 @@ def _step(
     run.losses.append(total)
     run.norms.append(norm)
     run.steps, run.tokens = point.step + 1, point.tokens + point.num_tokens
-    run.trained_tokens += point.num_tokens
+    run.trained_tokens += batch.num_tokens * run.ranks.layout.data_size
     run.seconds += time.perf_counter() - started
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import training_facts, write_checkpoint
@@ -59,6 +60,11 @@ def train_base(
     layout: Layout,
 ) -> dict[str, float]:
     """Train, write the checkpoint, return the figures that depend on the machine; on every process of the layout."""
+    if layout.pipeline > 1:
+        raise RecipeError(
+            f"the compute file's layout has pipeline: {layout.pipeline}; pretrain cuts models along every dimension "
+            "but this one: use data_shard, tensor, expert or context"
+        )
     with open_ranks(layout, device) as ranks:
         return _train(config, resolved, tokens_folder, workspace, output, journal, ranks)
 
