@@ -84,7 +84,8 @@ class RayGang:
                 # Ray's compiled wait reports a signal that arrived inside it in this wrapping.
                 raise KeyboardInterrupt from error
             if any(_error(future) for future in done):
-                ray.wait(waiting, num_returns=max(len(waiting), 1), timeout=_SECONDS_TO_END) if waiting else None
+                if waiting:
+                    ray.wait(waiting, num_returns=len(waiting), timeout=_SECONDS_TO_END)
                 break
         return futures[0]
 
@@ -124,13 +125,19 @@ class RayGang:
             self._group = None
 
     def _reserve(self) -> None:
-        """All places or none: half a gang would wait for the other half and keep its cores."""
+        """All places or none: half a gang would wait for the other half and keep its cores.
+
+        A cluster may grow while this waits; a local Ray never does.
+        """
         import ray
         from ray.util import placement_group
 
         bundle = {"CPU": self._cores} | ({"GPU": self._gpus} if self._gpus else {})
         self._group = placement_group([bundle] * self._num_processes, strategy="PACK")
-        if not self._group.wait(_SECONDS_TO_START):
+        has = ray.cluster_resources()
+        grows = "RAY_ADDRESS" in os.environ
+        fits = all(has.get(name, 0) >= size * self._num_processes for name, size in bundle.items())
+        if not (fits or grows) or not self._group.wait(_SECONDS_TO_START):
             found = {name: ray.available_resources().get(name, 0) for name in bundle}
             self.cancel([])
             raise ResourceError(

@@ -62,6 +62,12 @@ def curve(checkpoint: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (checkpoint / "curve.jsonl").read_text().splitlines()]
 
 
+def test_a_gang_larger_than_the_machine_is_refused(compute: Compute, tmp_path: Path) -> None:
+    pool = compute.pool(tmp_path / "work", Journal(tmp_path / "work" / "journal.jsonl"))
+    with pytest.raises(ResourceError, match="3 processes, each with"):
+        pool.run(summed_ranks, {"folder": tmp_path}, "sum", 3)
+
+
 def test_one_process_cannot_hold_a_layout_of_two(pool: RecordedPool, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="set backend: ray"):
         pool.run(summed_ranks, {"folder": tmp_path}, "sum", 2)
