@@ -32,7 +32,8 @@ from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.model import load_model, read_shape, set_context
 from modelmill.tasks.lm.needle import Haystack, NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.schedule import Schedule
 from modelmill.tasks.lm.shape import ModelShape
 from modelmill.tasks.stage import StageContext, StageResult
 
