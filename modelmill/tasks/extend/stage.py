@@ -88,10 +88,9 @@ def grow(
     earlier = read_training(checkpoint, tokens)
     check_lengths(config, earlier["sequence_length"])
     growth = begin(config, checkpoint, earlier, tokens, workspace, journal, device)
-    reports, gates = (
-        [],
-        {"before": {key: growth.before[key] for key in ("needle", "ruler")}, "steps": [], "waivers": []},
-    )
+    reports: list[TrainReport] = []
+    found = {key: growth.before[key] for key in ("needle", "ruler")}
+    gates: dict[str, Any] = {"before": found, "steps": [], "waivers": []}
     for number in range(len(config.steps)):
         report, outcome = take_step(growth, number)
         reports.append(report)
