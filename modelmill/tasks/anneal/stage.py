@@ -1,23 +1,34 @@
 """Checkpoint and token shards → annealed checkpoint: learning rate to zero, last weights against their average."""
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from modelmill.tasks.anneal.config import Config
+from modelmill.tasks.anneal.instructions import instruction_rows
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import read_training, training_facts, write_checkpoint
 from modelmill.tasks.lm.checkpoints import average_weights, load_moments, set_weights, snapshots
-from modelmill.tasks.lm.data import RowBatches, TokenFolder, document_mixture, open_tokens
+from modelmill.tasks.lm.data import (
+    RowBatches,
+    TokenFolder,
+    check_epochs,
+    count_epochs,
+    document_mixture,
+    open_tokens,
+)
 from modelmill.tasks.lm.engine import Validate, train
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.model import load_model
 from modelmill.tasks.lm.needle import NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.rows import RowSource
+from modelmill.tasks.lm.schedule import Phase, Schedule
 from modelmill.tasks.lm.settings import TrainSettings
 from modelmill.tasks.stage import StageContext, StageResult
 
@@ -53,6 +64,9 @@ def anneal(
     tokens = open_tokens(tokens_folder)
     earlier = read_training(checkpoint, tokens)
     plan = decay_plan(config, earlier)
+    rows = anneal_rows(config, tokens, plan)
+    epochs = count_epochs(rows, plan)
+    check_epochs(epochs, config.max_epochs)
     model = load_model(checkpoint / "model", device=device)
     optimizer = build_optimizer(model, config.optimizer)
     load_moments(checkpoint / "optimizer.safetensors", model, optimizer)
@@ -65,7 +79,7 @@ def anneal(
         model,
         optimizer,
         plan,
-        RowBatches(anneal_rows(config, tokens)),
+        RowBatches(rows),
         snapshot_settings(config, plan),
         clip_norm=config.optimizer.clip_norm,
         workspace=workspace,
@@ -80,50 +94,78 @@ def anneal(
         earlier
         | training_facts(
             report,
-            learning_rate=plan.schedule.learning_rate * config.final_ratio,
+            learning_rate=plan.at(plan.total_tokens).learning_rate,
             sequence_length=plan.sequence_length,
             rope_theta=earlier["rope_theta"],
         )
         | {"tokens_seen": earlier["tokens_seen"] + report.tokens, "validation_sequence_length": common_length}
         | {"last_loss": last["validation_loss"], "average_loss": choice["average_loss"]}
-        | {"kept": choice["kept"], "averaged_checkpoints": choice["averaged"]}
+        | {"kept": choice["kept"], "averaged_checkpoints": choice["averaged"], "epochs": epochs}
     )
     write_checkpoint(output, model, optimizer, tokens, training, report.curve)
     return {"tokens_per_second": report.tokens_per_second, "training_seconds": report.seconds}
 
 
 def decay_plan(config: Config, earlier: dict[str, Any]) -> Plan:
-    """The whole run is decay."""
+    """The whole run is decay, in one stretch or in phases, each with its mixture."""
     length = config.sequence_length or earlier["sequence_length"]
-    return Plan(
-        total_tokens=config.total_tokens,
-        batch_tokens=config.batch_tokens or 2 * length,
-        sequence_length=length,
-        schedule=Schedule(
+    rate = config.learning_rate or earlier["learning_rate"]
+    if config.total_tokens is not None:
+        total, ramp = config.total_tokens, ()
+        schedule = Schedule(
             kind="wsd",
-            learning_rate=config.learning_rate or earlier["learning_rate"],
-            decay_tokens=config.total_tokens,
+            learning_rate=rate,
+            decay_tokens=total,
             decay_shape=config.decay_shape,
             final_ratio=config.final_ratio,
-        ),
+        )
+    else:
+        chain = tuple(
+            Phase(tokens=phase.total_tokens, shape=phase.decay_shape, final_rate=phase.final_rate)
+            for phase in config.phases
+        )
+        schedule = Schedule(kind="phases", learning_rate=rate, phases=chain)
+        *starts, total = accumulate(phase.total_tokens for phase in config.phases)
+        later = zip(starts, config.phases[1:], strict=True)
+        ramp = tuple((start, phase.mixture) for start, phase in later if phase.mixture)
+    return Plan(
+        total_tokens=total,
+        batch_tokens=config.batch_tokens or 2 * length,
+        sequence_length=length,
+        schedule=schedule,
+        mixture_ramp=ramp,
     )
 
 
 def snapshot_settings(config: Config, plan: Plan) -> TrainSettings:
-    """Snapshots evenly over the last part of the decay."""
-    span = config.average_share * plan.total_tokens
+    """Snapshots evenly over the last part of the decay, or of its last phase."""
+    decay = config.phases[-1].total_tokens if config.phases else plan.total_tokens
+    span = config.average_share * decay
     every = max(int(span / config.average_checkpoints), plan.batch_tokens)
     return config.train.model_copy(
         update={"snapshot_every_tokens": every, "snapshot_from_tokens": int(plan.total_tokens - span)}
     )
 
 
-def anneal_rows(config: Config, tokens: TokenFolder) -> MixtureRows:
-    """The best data, and some rows with facts."""
-    documents = document_mixture(tokens, seed=config.seed, weights=config.mixture, packing=config.packing)
-    sources = {"documents": documents, "needles": NeedleRows(tokens, config.needles, seed=config.seed)}
-    shares = {"documents": 1 - config.needle_share, "needles": config.needle_share}
-    return MixtureRows(sources, shares, seed=config.seed)
+def anneal_rows(config: Config, tokens: TokenFolder, plan: Plan) -> MixtureRows:
+    """The best data, some rows with facts, and some with instructions."""
+    others: dict[str, tuple[RowSource, float]] = {}
+    if config.needle_share:
+        others["needle rows"] = NeedleRows(tokens, config.needles, seed=config.seed), config.needle_share
+    if config.instruction_share:
+        source = instruction_rows(
+            tokens.tokenizer, config.instructions, seed=config.seed, pad_token_id=tokens.pad_token_id
+        )
+        others["instruction rows"] = source, config.instruction_share
+    first = config.phases[0].mixture if config.phases else None
+    return document_mixture(
+        tokens,
+        seed=config.seed,
+        weights=first or config.mixture,
+        packing=config.packing,
+        plan=plan,
+        others=others,
+    )
 
 
 def keep_weights(

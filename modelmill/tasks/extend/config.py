@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from modelmill.tasks.lm.knots import KnotsConfig
 from modelmill.tasks.lm.settings import NeedleConfig, OptimizerConfig, TrainSettings
+from modelmill.tasks.lm.shape import RopeScaling
 from modelmill.tasks.stage import StageConfig
 
 
@@ -13,23 +15,31 @@ class ExtendStep(StageConfig):
 
     sequence_length: int = Field(gt=0)
     "Tokens per row."
-    rope_theta: float = Field(gt=0)
-    "Rotary base: raised with the length, so that far positions turn no faster than near ones did before."
+    rope_theta: float | None = Field(default=None, gt=0)
+    "Rotary base: raised with the length, so that far positions turn no faster than near ones did before; none: that "
+    "of the checkpoint."
+    rope_scaling: RopeScaling | None = None
+    "Llama 3.1's or NTK-aware change of the frequencies, on top of the base."
     total_tokens: int = Field(gt=0)
     "Tokens to train on."
+    knots: KnotsConfig | None = None
+    "Untie the Knots, with the share of rows that are tied; none: not used."
 
 
 class Gates(StageConfig):
     """What must hold before the next step (Llama 3.1 §3.4.2)."""
 
-    short_tolerance: float = Field(default=0.01, ge=0)
-    "Bits per byte at the length before extension may be worse by this share."
-    needle_accuracy: float = Field(default=0.9, ge=0, le=1)
-    "Least share of facts found, over all depths at the new length (Llama 3.1: all)."
+    short_tolerance: float | Literal["noise"] = 0.01
+    "Bits per byte at the length before extension may be worse by this share; noise: by two standard errors of the "
+    "difference, measured over the held-out windows before and after."
+    needle_accuracy: float = Field(default=1.0, ge=0, le=1)
+    "Least share of facts found, over all lengths up to the new one and all depths (Llama 3.1: all)."
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     "Where facts are hidden: 0 at the start, 1 at the end."
     num_samples: int = Field(default=8, gt=0)
-    "Facts per depth."
+    "Facts per length and depth."
+    ruler_samples: int = Field(default=8, ge=0)
+    "Prompts per length of each task like RULER's; measured, no gate. 0: not measured."
     on_failure: Literal["stop", "waive"] = "stop"
     "stop: the line ends with the numbers; waive: go on and record the failed gate."
 
@@ -62,6 +72,8 @@ class Config(StageConfig):
     "Which documents count as long, and how often they come."
     packing: Literal["best_fit", "stream"] = "best_fit"
     "How documents are laid into rows."
+    max_epochs: float = Field(default=4.0, gt=0)
+    "Most passes over any domain within a step, long documents counted as often as they come; more is refused."
     needle_share: float = Field(default=0.3, ge=0, lt=1)
     "Share of rows with facts to be found again: a small model learns retrieval from little else."
     needles: NeedleConfig = NeedleConfig()

@@ -1,46 +1,81 @@
-"""A model after a growth of its context → whether short text recovered and facts are found at the new length."""
+"""A model after a growth of its context → whether short text recovered and facts are found at every length so far."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import GateError
 from modelmill.tasks.extend.config import Gates
+from modelmill.tasks.lm.evaluate import ValidationSet, WindowScores, score_windows
 from modelmill.tasks.lm.needle import Haystack, needle_scores
+from modelmill.tasks.lm.ruler import ruler_scores
+
+NOISE_ERRORS = 2.0
+"""Standard errors of a paired difference that still count as noise: about 95 % of differences of nothing."""
+
+
+def measure(
+    model: PreTrainedModel, haystack: Haystack, held_out: ValidationSet, gates: Gates, lengths: Sequence[int]
+) -> dict[str, Any]:
+    """Facts found by length and depth, the tasks like RULER's, and the windows of short text."""
+    needles = needle_scores(model, haystack, lengths=lengths, depths=gates.depths, num_samples=gates.num_samples)
+    ruler = (
+        ruler_scores(model, haystack, lengths=lengths, num_samples=gates.ruler_samples) if gates.ruler_samples else []
+    )
+    return {
+        "windows": score_windows(model, held_out) if gates.short_tolerance == "noise" else None,
+        "needle": [
+            {"length": score.length, "depth": score.depth, "accuracy": score.accuracy, "n": score.num_samples}
+            for score in needles
+        ],
+        "ruler": [
+            {"task": score.task, "length": score.length, "accuracy": score.accuracy, "n": score.num_samples}
+            for score in ruler
+        ],
+    }
 
 
 def check_gates(
-    model: PreTrainedModel,
-    haystack: Haystack,
-    gates: Gates,
-    *,
-    sequence_length: int,
-    short_before: float,
-    short_after: float,
+    before: dict[str, Any], after: dict[str, Any], gates: Gates, *, short_before: float, short_after: float
 ) -> dict[str, Any]:
-    """Both gates after one step: figures, limits and whether each was passed; `short_*` are bits per byte."""
-    scores = needle_scores(
-        model, haystack, lengths=[sequence_length], depths=gates.depths, num_samples=gates.num_samples
-    )
-    accuracy = sum(score.accuracy for score in scores) / len(scores)
-    limit = short_before * (1 + gates.short_tolerance)
+    """Both gates after one step: figures, limits and whether each was passed.
+
+    `before`, `after`: what `measure` found before the first step and after this one; `short_*`: bits per byte.
+    """
+    if gates.short_tolerance == "noise":
+        noise = difference_error(before["windows"], after["windows"])
+        tolerance = NOISE_ERRORS * noise
+    else:
+        noise, tolerance = None, short_before * gates.short_tolerance
+    grid = after["needle"]
+    accuracy = sum(cell["accuracy"] for cell in grid) / len(grid)
     return {
-        "sequence_length": sequence_length,
         "short": {
             "bits_per_byte_before": short_before,
             "bits_per_byte": short_after,
-            "limit": limit,
-            "passed": short_after <= limit,
+            "limit": short_before + tolerance,
+            "standard_error": noise,
+            "passed": short_after <= short_before + tolerance,
         },
         "needle": {
             "accuracy": accuracy,
             "limit": gates.needle_accuracy,
             "passed": accuracy >= gates.needle_accuracy,
-            "by_depth": [
-                {"depth": score.depth, "accuracy": score.accuracy, "n": score.num_samples} for score in scores
-            ],
+            "grid": grid,
         },
+        "ruler": after["ruler"],
     }
+
+
+def difference_error(before: WindowScores, after: WindowScores) -> float:
+    """Standard error of the difference in bits per byte of two models on the same windows, which count as a sample."""
+    difference = after.bits - before.bits
+    total = before.bytes.sum()
+    residual = difference - difference.sum() / total * before.bytes
+    count = len(residual)
+    return float(np.sqrt(count / max(count - 1, 1) * (residual**2).sum()) / total)
 
 
 def failures(outcome: dict[str, Any]) -> list[str]:
@@ -70,6 +105,7 @@ def enforce(outcome: dict[str, Any], gates: Gates) -> list[str]:
     if missed and gates.on_failure == "stop":
         raise GateError(
             f"extend: gate not passed: {'; '.join(missed)}. Train this step on more tokens, raise needle_share or the "
-            "learning rate; or set extend.gates.on_failure: waive to go on with the failure on record"
+            "learning rate, lower extend.gates.needle_accuracy; or set extend.gates.on_failure: waive to go on with "
+            "the failure on record"
         )
     return [f"gate waived: {sentence}" for sentence in missed]

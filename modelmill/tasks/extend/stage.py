@@ -1,5 +1,8 @@
 """Checkpoint and token shards → checkpoint with longer context, grown step by step behind two gates."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +11,31 @@ from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import ContractError
 from modelmill.tasks.extend.config import Config, ExtendStep
-from modelmill.tasks.extend.gates import check_gates, enforce
+from modelmill.tasks.extend.gates import check_gates, enforce, measure
+from modelmill.tasks.extend.report import gate_table, last_ruler, needle_table, ruler_table, write_needle_figure
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import read_training, training_facts, write_checkpoint
 from modelmill.tasks.lm.checkpoints import load_moments
-from modelmill.tasks.lm.data import RowBatches, TokenFolder, document_mixture, open_tokens
+from modelmill.tasks.lm.data import (
+    RowBatches,
+    TokenFolder,
+    check_epochs,
+    count_epochs,
+    document_mixture,
+    open_tokens,
+)
 from modelmill.tasks.lm.engine import TrainReport, train
-from modelmill.tasks.lm.evaluate import score_domains, summary, validation_metrics, validation_set
+from modelmill.tasks.lm.evaluate import ValidationSet, score_domains, summary, validation_metrics, validation_set
+from modelmill.tasks.lm.knots import KnotRows
 from modelmill.tasks.lm.mixture import MixtureRows
-from modelmill.tasks.lm.model import load_model, set_context
+from modelmill.tasks.lm.model import load_model, read_shape, set_context
 from modelmill.tasks.lm.needle import Haystack, NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.schedule import Schedule
+from modelmill.tasks.lm.shape import ModelShape
 from modelmill.tasks.stage import StageContext, StageResult
-
-Trainee = tuple[PreTrainedModel, torch.optim.Optimizer]
 
 
 def run(context: StageContext) -> StageResult:
@@ -44,6 +56,24 @@ def run(context: StageContext) -> StageResult:
     return result(figures, read_json(context.output / "training.json"), read_json(context.output / "gates.json"))
 
 
+@dataclass(frozen=True)
+class Growth:
+    """What every step of one run shares. `before`: the model as it came, measured at all lengths of the run."""
+
+    config: Config
+    tokens: TokenFolder
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    held_out: ValidationSet
+    haystack: Haystack
+    shape: ModelShape
+    learning_rate: float
+    short_before: dict[str, float]
+    before: dict[str, Any]
+    workspace: Path
+    journal: Journal
+
+
 def grow(
     config: Config,
     checkpoint: Path,
@@ -57,6 +87,45 @@ def grow(
     tokens = open_tokens(tokens_folder)
     earlier = read_training(checkpoint, tokens)
     check_lengths(config, earlier["sequence_length"])
+    growth = begin(config, checkpoint, earlier, tokens, workspace, journal, device)
+    reports: list[TrainReport] = []
+    found = {key: growth.before[key] for key in ("needle", "ruler")}
+    gates: dict[str, Any] = {"before": found, "steps": [], "waivers": []}
+    for number in range(len(config.steps)):
+        report, outcome = take_step(growth, number)
+        reports.append(report)
+        gates["steps"].append(outcome)
+        write_json(output / "gates.json", gates)
+        write_needle_figure(output / "report" / "needle.svg", gates)
+        gates["waivers"] += enforce(outcome, config.gates)
+    write_json(output / "gates.json", gates)
+    merged = merge(reports)
+    merged.first = growth.short_before
+    training = earlier | training_facts(
+        merged,
+        learning_rate=growth.learning_rate,
+        sequence_length=config.steps[-1].sequence_length,
+        rope_theta=gates["steps"][-1]["rope"]["rope_theta"],
+    )
+    training |= {
+        "tokens_seen": earlier["tokens_seen"] + merged.tokens,
+        "validation_sequence_length": earlier["sequence_length"],
+        "epochs": sum_epochs([step["epochs"] for step in gates["steps"]]),
+    }
+    write_checkpoint(output, growth.model, growth.optimizer, tokens, training, merged.curve)
+    return {"tokens_per_second": merged.tokens_per_second, "training_seconds": merged.seconds}
+
+
+def begin(
+    config: Config,
+    checkpoint: Path,
+    earlier: dict[str, Any],
+    tokens: TokenFolder,
+    workspace: Path,
+    journal: Journal,
+    device: str,
+) -> Growth:
+    """Load the model with its moments, and measure it as it came."""
     model = load_model(checkpoint / "model", device=device)
     optimizer = build_optimizer(model, config.optimizer)
     load_moments(checkpoint / "optimizer.safetensors", model, optimizer)
@@ -66,50 +135,69 @@ def grow(
         max_tokens_per_domain=config.validation_tokens_per_domain,
     )
     haystack = Haystack(tokens, "validation", config.needles)
-    rate = config.learning_rate or earlier["learning_rate"]
-    before = summary(score_domains(model, held_out))
-    reports, outcomes, waivers = [], [], []
-    for number, step in enumerate(config.steps):
-        set_context(model, rope_theta=step.rope_theta, max_sequence_length=step.sequence_length)
-        report = train(
-            model,
-            optimizer,
-            step_plan(config, step, rate),
-            RowBatches(step_rows(config, number, tokens)),
-            config.train,
-            clip_norm=config.optimizer.clip_norm,
-            workspace=workspace / f"step-{number}",
-            journal=journal,
-            label=f"extend to {step.sequence_length}",
-            validate=validation_metrics(held_out),
-        )
-        outcome = check_gates(
-            model,
-            haystack,
-            config.gates,
-            sequence_length=step.sequence_length,
-            short_before=before["validation_bits_per_byte"],
-            short_after=report.last["validation_bits_per_byte"],
-        )
-        journal.metrics(step.sequence_length, {"needle_accuracy": outcome["needle"]["accuracy"]})
-        waivers += enforce(outcome, config.gates)
-        reports.append(report)
-        outcomes.append(outcome)
-    merged = merge(reports)
-    merged.first = before
-    training = earlier | training_facts(
-        merged,
-        learning_rate=rate,
-        sequence_length=config.steps[-1].sequence_length,
-        rope_theta=config.steps[-1].rope_theta,
+    lengths = [earlier["sequence_length"], *(step.sequence_length for step in config.steps)]
+    return Growth(
+        config=config,
+        tokens=tokens,
+        model=model,
+        optimizer=optimizer,
+        held_out=held_out,
+        haystack=haystack,
+        shape=read_shape(checkpoint / "model"),
+        learning_rate=config.learning_rate or earlier["learning_rate"],
+        short_before=summary(score_domains(model, held_out)),
+        before=measure(model, haystack, held_out, config.gates, lengths),
+        workspace=workspace,
+        journal=journal,
     )
-    training |= {
-        "tokens_seen": earlier["tokens_seen"] + merged.tokens,
-        "validation_sequence_length": earlier["sequence_length"],
-    }
-    write_json(output / "gates.json", {"steps": outcomes, "waivers": waivers})
-    write_checkpoint(output, model, optimizer, tokens, training, merged.curve)
-    return {"tokens_per_second": merged.tokens_per_second, "training_seconds": merged.seconds}
+
+
+def take_step(growth: Growth, number: int) -> tuple[TrainReport, dict[str, Any]]:
+    """Train one step, and what it measured behind its gates."""
+    config, step = growth.config, growth.config.steps[number]
+    set_rotary(growth.model, step, growth.shape)
+    plan = step_plan(config, step, growth.learning_rate)
+    rows = step_rows(config, number, growth.tokens)
+    epochs = count_epochs(rows, plan)
+    check_epochs(epochs, config.max_epochs)
+    report = train(
+        growth.model,
+        growth.optimizer,
+        plan,
+        RowBatches(rows),
+        config.train,
+        clip_norm=config.optimizer.clip_norm,
+        workspace=growth.workspace / f"step-{number}",
+        journal=growth.journal,
+        label=f"extend to {step.sequence_length}",
+        validate=validation_metrics(growth.held_out),
+    )
+    lengths = sorted({cell["length"] for cell in growth.before["needle"]})[: number + 2]
+    outcome = check_gates(
+        growth.before,
+        measure(growth.model, growth.haystack, growth.held_out, config.gates, lengths),
+        config.gates,
+        short_before=growth.short_before["validation_bits_per_byte"],
+        short_after=report.last["validation_bits_per_byte"],
+    )
+    growth.journal.metrics(step.sequence_length, {"needle_accuracy": outcome["needle"]["accuracy"]})
+    rope = growth.model.config.rope_parameters
+    facts = {"sequence_length": step.sequence_length, "tokens": report.tokens, "rope": rope, "epochs": epochs}
+    return report, facts | outcome
+
+
+def set_rotary(model: PreTrainedModel, step: ExtendStep, shape: ModelShape) -> None:
+    """Give the model the step's length and frequencies; without any in the step, those that it came with stay.
+
+    `shape` is that before the first step: a scaling without a base of its own changes the base of the checkpoint.
+    """
+    kept = step.rope_theta is None and step.rope_scaling is None
+    set_context(
+        model,
+        rope_theta=step.rope_theta or shape.rope_theta,
+        rope_scaling=shape.rope_scaling if kept else step.rope_scaling,
+        max_sequence_length=step.sequence_length,
+    )
 
 
 def check_lengths(config: Config, sequence_length: int) -> None:
@@ -135,8 +223,8 @@ def step_plan(config: Config, step: ExtendStep, learning_rate: float) -> Plan:
 
 
 def step_rows(config: Config, number: int, tokens: TokenFolder) -> MixtureRows:
-    """Documents, the long ones more often, and rows with facts."""
-    seed = config.seed + number
+    """Documents, the long ones more often, tied by knots where the step says so, and rows with facts."""
+    seed, knots = config.seed + number, config.steps[number].knots
     documents = document_mixture(
         tokens,
         seed=seed,
@@ -144,8 +232,16 @@ def step_rows(config: Config, number: int, tokens: TokenFolder) -> MixtureRows:
         packing=config.packing,
         repeat_long=(config.long_documents.min_tokens, config.long_documents.times),
     )
-    sources = {"documents": documents, "needles": NeedleRows(tokens, config.needles, seed=seed)}
+    sources = {
+        "documents": KnotRows(documents, knots, tokens, seed=seed) if knots else documents,
+        "needles": NeedleRows(tokens, config.needles, seed=seed),
+    }
     return MixtureRows(sources, {"documents": 1 - config.needle_share, "needles": config.needle_share}, seed=seed)
+
+
+def sum_epochs(steps: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Passes over each domain in all steps."""
+    return {domain: sum(epochs.get(domain, 0.0) for epochs in steps) for domain in dict.fromkeys(chain(*steps))}
 
 
 def merge(reports: list[TrainReport]) -> TrainReport:
@@ -171,25 +267,23 @@ def merge(reports: list[TrainReport]) -> TrainReport:
 
 
 def result(figures: dict[str, float], training: dict[str, Any], gates: dict[str, Any]) -> StageResult:
-    """Counts, metrics and a table of the gates."""
-    rows = [
-        f"| {step['sequence_length']} | {step['short']['bits_per_byte']:.4f} (limit {step['short']['limit']:.4f}) | "
-        f"{step['needle']['accuracy']:.0%} (limit {step['needle']['limit']:.0%}) |"
-        for step in gates["steps"]
-    ]
-    table = ["| length | short text, bits per byte | facts found |", "|---|---|---|", *rows]
+    """Counts, metrics and tables of what was found."""
     metrics = {
         "validation_loss_before": training["validation_loss_before"],
         "validation_loss": training["validation_loss"],
         "validation_bits_per_byte": training["validation_bits_per_byte"],
         "needle_accuracy": gates["steps"][-1]["needle"]["accuracy"],
+        **{f"ruler/{task}": share for task, share in last_ruler(gates).items()},
         **figures,
     }
+    tables = [gate_table(gates), "Facts found, by depth:", needle_table(gates)]
+    if ruler := ruler_table(gates):
+        tables += ["Tasks over the whole context:", ruler]
     return StageResult(
         rows_in=training["tokens"],
         rows_out=training["tokens"],
         unit="tokens",
         metrics=metrics,
-        summary="\n".join(table + [f"- {waiver}" for waiver in gates["waivers"]]),
+        summary="\n\n".join([*tables, *(f"- {waiver}" for waiver in gates["waivers"])]),
         waivers=gates["waivers"],
     )

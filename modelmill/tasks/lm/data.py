@@ -134,16 +134,22 @@ def document_mixture(
     weights: Mapping[str, float] | None = None,
     packing: PackingKind = "best_fit",
     repeat_long: tuple[int, int] | None = None,
-    changes: MixtureChanges | None = None,
+    plan: Plan | None = None,
+    others: Mapping[str, tuple[RowSource, float]] | None = None,
 ) -> MixtureRows:
-    """Packed training documents of every domain, drawn by `weights` (none: the mixture of the tokens artifact)."""
+    """Packed training documents of every domain, drawn by `weights` (none: the mixture of the tokens artifact).
+
+    With a plan the weights change where its `mixture_ramp` says so. `others`: further sources, each with its share of
+    all rows, which stays the same.
+    """
     shards = tokens.shards("train")
     weights = dict(shards.mixture if weights is None else weights)
-    changed = [each for pairs in (changes or {}).values() for _, each in pairs]
+    changes = mixture_changes(plan) if plan else {}
+    changed = [each for pairs in changes.values() for _, each in pairs]
     unknown = sorted(set(weights).union(*changed) - set(shards.domains))
     if unknown:
         raise RecipeError(f"the mixture names the domains {unknown}, but the tokens have only {shards.domains}")
-    sources = {
+    sources: dict[str, RowSource] = {
         domain: DomainRows(
             shards,
             domain,
@@ -156,16 +162,35 @@ def document_mixture(
         for domain in shards.domains
         if any(each.get(domain, 0.0) > 0 for each in (weights, *changed))
     }
-    return MixtureRows(sources, weights, seed=seed, changes=changes)
+    shares = {name: share for name, (_, share) in (others or {}).items()}
+    return MixtureRows(
+        sources | {name: source for name, (source, _) in (others or {}).items()},
+        _beside(weights, shares),
+        seed=seed,
+        changes={length: [(row, _beside(each, shares)) for row, each in pairs] for length, pairs in changes.items()},
+    )
+
+
+def _beside(weights: Mapping[str, float], shares: Mapping[str, float]) -> dict[str, float]:
+    """Weights of domains scaled to what the other sources leave of all rows."""
+    factor = (1 - sum(shares.values())) / sum(weights.values())
+    return {domain: weight * factor for domain, weight in weights.items()} | dict(shares)
+
+
+def mixture_changes(plan: Plan) -> MixtureChanges:
+    """The rows of each sequence length at which the plan's mixture changes."""
+    changes: dict[int, list[tuple[int, dict[str, float]]]] = {}
+    for segment in plan.timeline().segments:
+        pairs = changes.setdefault(segment.sequence_length, [])
+        if segment.mixture is not None and (not pairs or pairs[-1][1] != segment.mixture):
+            pairs.append((segment.first_row, segment.mixture))
+    return changes
 
 
 def count_epochs(source: RowSource, plan: Plan) -> dict[str, float]:
     """How many times a run passes over each domain; the rows of each sequence length are counted for themselves."""
-    used: dict[int, int] = {}
-    for point in plan.points():
-        used[point.sequence_length] = max(used.get(point.sequence_length, 0), point.first_row + point.num_rows)
     passes: dict[str, float] = {}
-    for length, num_rows in used.items():
+    for length, num_rows in plan.num_rows.items():
         for domain, count in source.epochs(num_rows, length).items():
             passes[domain] = passes.get(domain, 0.0) + count
     return passes

@@ -5,7 +5,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -34,6 +36,13 @@ class DomainScore:
     @property
     def bits_per_byte(self) -> float:
         return self.nll / math.log(2) / max(self.bytes, 1)
+
+
+class WindowScores(NamedTuple):
+    """Bits (float64) and bytes (int64) of each held-out window that has a label."""
+
+    bits: np.ndarray
+    bytes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,23 @@ def score_domains(model: PreTrainedModel, held_out: ValidationSet) -> dict[str, 
         kept = batch.labels[batch.labels != IGNORE]
         scores[domain] = DomainScore(nll, len(kept), int(held_out.token_bytes[kept].sum()))
     return scores
+
+
+@torch.no_grad()
+def score_windows(model: PreTrainedModel, held_out: ValidationSet) -> WindowScores:
+    """The windows of every domain one by one, for the error of a mean."""
+    device = str(next(model.parameters()).device)
+    head = output_head(model)
+    bits, sizes = [], []
+    for batch in held_out.batches.values():
+        for piece in batch.split(held_out.rows_per_forward):
+            piece = piece.to(device)
+            hidden = hidden_states(model, piece.input_ids, piece.position_ids)
+            for row, labels in zip(hidden, piece.labels, strict=True):
+                bits.append(float(cross_entropy_sum(row, head, labels)) / math.log(2))
+                sizes.append(int(held_out.token_bytes[labels[labels != IGNORE].cpu()].sum()))
+    kept = np.array(sizes) > 0
+    return WindowScores(np.array(bits)[kept], np.array(sizes)[kept])
 
 
 def summary(scores: Mapping[str, DomainScore]) -> dict[str, float]:

@@ -1,24 +1,31 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from modelmill.tasks.errors import ContractError, GateError
+from modelmill.tasks.errors import ContractError, GateError, RecipeError
 from modelmill.tasks.extend.config import Config, Gates
-from modelmill.tasks.extend.gates import enforce
+from modelmill.tasks.extend.gates import check_gates, difference_error, enforce
 from modelmill.tasks.files import read_json
+from modelmill.tasks.lm.evaluate import WindowScores
 from modelmill.tasks.lm.model import read_shape
+from modelmill.tasks.lm.shape import RopeScaling
 from tests.tasks.lm.tiny_stages import artifact, pretrained, run_stage
 
-NEEDLES = {"sentence": "{key} is {value}.", "keys": ["red", "oven"], "num_digits": 2}
+NEEDLES = {"sentence": "{key} is {value}.", "keys": ["red", "oven", "mill", "stone"], "num_digits": 2}
 STEPS = [
-    {"sequence_length": 128, "rope_theta": 4e4, "total_tokens": 2048},
-    {"sequence_length": 256, "rope_theta": 2e5, "total_tokens": 2048},
+    {"sequence_length": 128, "rope_theta": 4e4, "total_tokens": 2048, "knots": {"share": 0.8}},
+    {
+        "sequence_length": 256,
+        "rope_scaling": {"kind": "llama3", "factor": 4, "original_length": 64},
+        "total_tokens": 2048,
+    },
 ]
 
 
 def config(**changes) -> dict:
-    gates = {"on_failure": "waive", "num_samples": 2, "depths": [0.0, 1.0]}
+    gates = {"on_failure": "waive", "num_samples": 2, "ruler_samples": 1, "depths": [0.0, 1.0]}
     values = {"steps": STEPS, "needles": NEEDLES, "gates": gates, "validation_tokens_per_domain": 512}
     return values | {"learning_rate": 2e-3} | changes
 
@@ -27,15 +34,27 @@ def test_context_grows_in_steps_and_failed_gates_are_recorded(tokens_folder: Pat
     inputs = [artifact("tokens", tokens_folder), pretrained(tokens_folder, tmp_path / "base")]
     checkpoint, result = run_stage("extend", config(), inputs, tmp_path / "extend")
     shape, training = read_shape(checkpoint.path / "model"), read_json(checkpoint.path / "training.json")
-    assert (shape.max_sequence_length, shape.rope_theta) == (256, 2e5)
+    assert (shape.max_sequence_length, shape.rope_theta) == (256, 1e4)
+    assert shape.rope_scaling == RopeScaling(kind="llama3", factor=4, original_length=64)
     assert training["tokens_seen"] == 2560 + 4096
     assert training["validation_loss"] < training["validation_loss_before"]
     gates = read_json(checkpoint.path / "gates.json")
     assert [step["sequence_length"] for step in gates["steps"]] == [128, 256]
+    assert [step["rope"]["rope_theta"] for step in gates["steps"]] == [4e4, 1e4]
+    assert training["epochs"] == {
+        domain: sum(step["epochs"][domain] for step in gates["steps"]) for domain in ("prose", "counts")
+    }
+    measured = [gates["before"]["needle"], *(step["needle"]["grid"] for step in gates["steps"])]
+    assert [len(cells) for cells in measured] == [6, 4, 6]
     assert gates["waivers"] == result.waivers
     assert any("needle at 256 tokens" in waiver for waiver in result.waivers)
+    assert result.summary.count("| after 256 |") == 6
+    assert "common_words" in result.summary
+    assert (checkpoint.path / "report" / "needle.svg").stat().st_size > 1000
     with pytest.raises(ContractError, match="already has a context of 256"):
         run_stage("extend", config(), [inputs[0], checkpoint], tmp_path / "twice")
+    with pytest.raises(RecipeError, match=r"max_epochs = 0\.01"):
+        run_stage("extend", config(max_epochs=0.01), inputs, tmp_path / "limit")
 
 
 def test_a_failed_gate_stops_the_line_unless_waived() -> None:
@@ -49,6 +68,24 @@ def test_a_failed_gate_stops_the_line_unless_waived() -> None:
     assert enforce(outcome, Gates(on_failure="waive"))[0].startswith("gate waived: short text at 128 tokens")
     outcome["short"]["passed"] = True
     assert enforce(outcome, Gates()) == []
+
+
+def test_the_tolerance_is_the_noise_of_the_windows_or_a_share() -> None:
+    generator = np.random.default_rng(0)
+    sizes, bits = generator.integers(200, 400, 500), generator.normal(600, 60, 500)
+    before = {"windows": WindowScores(bits, sizes)}
+    noisy = WindowScores(bits + generator.normal(0, 30, 500), sizes)
+    error = difference_error(before["windows"], noisy)
+    assert error == pytest.approx(30 / 500**0.5 / 300, rel=0.15)
+    cells = {"needle": [{"accuracy": 1.0}, {"accuracy": 0.5}], "ruler": []}
+    found = check_gates(
+        before, {"windows": noisy, **cells}, Gates(short_tolerance="noise"), short_before=2.0, short_after=2.005
+    )
+    assert found["short"]["limit"] == 2.0 + 2 * error
+    assert found["short"]["passed"] is (2.0 + 2 * error >= 2.005)
+    assert found["needle"] | {"grid": []} == {"accuracy": 0.75, "limit": 1.0, "passed": False, "grid": []}
+    share = check_gates(before, cells, Gates(short_tolerance=0.0), short_before=2.0, short_after=2.001)
+    assert (share["short"]["limit"], share["short"]["passed"]) == (2.0, False)
 
 
 def test_lengths_must_rise() -> None:

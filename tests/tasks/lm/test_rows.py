@@ -145,4 +145,22 @@ def test_epochs_are_counted_over_all_lengths_and_limited(tokens_folder: Path) ->
     with pytest.raises(RecipeError, match="'poetry'"):
         document_mixture(tokens, seed=1, weights={"poetry": 1.0})
     with pytest.raises(RecipeError, match="'poetry'"):
-        document_mixture(tokens, seed=1, changes={64: [(9, {"poetry": 1.0})]})
+        document_mixture(tokens, seed=1, plan=PLAN.model_copy(update={"mixture_ramp": ((9, {"poetry": 1.0}),)}))
+
+
+def test_a_plan_changes_the_mixture_of_documents_but_not_the_share_of_others(tokens_folder: Path) -> None:
+    examples = MaskedRows([([10, 11], [0, 1])], seed=0, pad_token_id=2)
+    ramp = {"sequence_ramp": ((64 * 12, 128),), "mixture_ramp": ((64 * 24, {"prose": 1.0}),), "total_tokens": 64 * 4000}
+    plan = PLAN.model_copy(update=ramp)
+    weights = {"prose": 1.0, "counts": 3.0}
+    mixture = document_mixture(
+        open_tokens(tokens_folder), seed=5, weights=weights, plan=plan, others={"task rows": (examples, 0.2)}
+    )
+    drawn: dict[str, Counter] = {"before": Counter(), "after": Counter()}
+    for point in plan.points():
+        for number in range(point.first_row, point.first_row + point.num_rows):
+            name, _ = mixture.draw(number, point.sequence_length)
+            drawn["before" if point.tokens < 64 * 24 else "after"][name] += 1
+    assert drawn["after"].keys() == {"prose", "task rows"}
+    assert drawn["before"].keys() == {"prose", "counts", "task rows"}
+    assert drawn["after"]["task rows"] / drawn["after"].total() == pytest.approx(0.2, abs=0.01)
