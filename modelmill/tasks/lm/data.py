@@ -161,11 +161,8 @@ def document_mixture(
 
 def count_epochs(source: RowSource, plan: Plan) -> dict[str, float]:
     """How many times a run passes over each domain; the rows of each sequence length are counted for themselves."""
-    used: dict[int, int] = {}
-    for point in plan.points():
-        used[point.sequence_length] = max(used.get(point.sequence_length, 0), point.first_row + point.num_rows)
     passes: dict[str, float] = {}
-    for length, num_rows in used.items():
+    for length, num_rows in plan.num_rows.items():
         for domain, count in source.epochs(num_rows, length).items():
             passes[domain] = passes.get(domain, 0.0) + count
     return passes
