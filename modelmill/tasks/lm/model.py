@@ -6,27 +6,25 @@ the number of processes or the device.
 
 import hashlib
 import json
-import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, Dots1Config, LlamaConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.lm.attention import attend_by_document, attends_by_document, document_lengths
+from modelmill.tasks.lm.names import beginning, folded_multipliers, kind_of
 from modelmill.tasks.lm.parallel.layout import check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.shard import ShardedHead, set_whole, spread_model
 from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
-
-RESIDUAL_OUTPUT = re.compile(r"\.(o_proj|down_proj)(\.weight)?$")
 
 
 def model_config(shape: ModelShape, special_tokens: dict[str, int] | None = None) -> LlamaConfig | Dots1Config:
@@ -99,10 +97,13 @@ def _placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
 @torch.no_grad()
 def initialise(model: PreTrainedModel, seed: int, initialisation: InitialisationConfig) -> None:
     """Draw every parameter from its own generator, seeded by (seed, name)."""
+    multipliers = folded_multipliers(model.config, initialisation)
+    if multipliers:
+        model.config.folded_multipliers = multipliers  # for the optimisers of this stage and of later ones
     for name, parameter in model.named_parameters():
-        std = _standard_deviation(name, parameter, model.config, initialisation)
-        if std is None:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        mean, std = beginning(name, model.config, initialisation)
+        if not std:
+            parameter.fill_(mean)
             continue
         digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
@@ -112,22 +113,9 @@ def initialise(model: PreTrainedModel, seed: int, initialisation: Initialisation
             buffer.zero_()
 
 
-def _standard_deviation(
-    name: str, parameter: Tensor, config: Any, initialisation: InitialisationConfig
-) -> float | None:
-    if parameter.ndim < 2:
-        return None
-    std = initialisation.std
-    if initialisation.mup_base_width and is_hidden_matrix(name):
-        std *= (initialisation.mup_base_width / config.hidden_size) ** 0.5
-    if initialisation.scale_residual and RESIDUAL_OUTPUT.search(name):
-        std /= (2 * config.num_hidden_layers) ** 0.5
-    return std
-
-
-def is_hidden_matrix(name: str) -> bool:
-    """Matrices from width to width, which muP scales; not embedding, head or norms."""
-    return ".layers." in name and "norm" not in name
+def folded_multiplier(name: str, model: nn.Module) -> float:
+    """What is folded into a parameter: it learns so many times as fast, and decays as many times slower."""
+    return getattr(model.config, "folded_multipliers", {}).get(kind_of(name), 1.0)
 
 
 def load_model(

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from modelmill.tasks.lm.model import is_hidden_matrix
+from modelmill.tasks.lm.model import folded_multiplier
+from modelmill.tasks.lm.names import is_hidden_matrix
 from modelmill.tasks.lm.settings import OptimizerConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -14,9 +15,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     groups: dict[tuple[float, float, object], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+        folded = folded_multiplier(name, model)
         # One fused step takes tensors of one device mesh only.
-        mesh = getattr(parameter, "device_mesh", None)
-        groups.setdefault((decay, _rate_factor(name, model, config), mesh), []).append(parameter)
+        group = decay / folded, _rate_factor(name, model, config) * folded, getattr(parameter, "device_mesh", None)
+        groups.setdefault(group, []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": decay, "rate_factor": factor}

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from modelmill.tasks.stage import StageConfig
 
@@ -28,11 +28,27 @@ class InitialisationConfig(StageConfig):
     """Normal distributions by kind of parameter; norms are one, biases zero."""
 
     std: float = Field(default=0.02, gt=0)
-    "Standard deviation of matrices (dots.llm1 0.006; GPT-2 and most Llama-like models 0.02)."
+    "Standard deviation of matrices (dots.llm1 0.006; GPT-2 and most Llama-like models 0.02; MiniCPM 0.1)."
     scale_residual: bool = True
     "Divide that of matrices that write into the residual stream by sqrt(2 · layers) [GPT-2]."
-    mup_base_width: int | None = None
-    "muP: std of hidden matrices times sqrt(base width / width) (arXiv:2203.03466)."
+    router_std: float | None = Field(default=None, gt=0)
+    "Standard deviation of the routers of a mixture of experts; none: as of the other matrices."
+    mup_base_width: int | None = Field(default=None, gt=0)
+    "muP: std of hidden matrices times sqrt(base width / width) (arXiv:2203.03466; MiniCPM's base is 320)."
+    scale_head: bool = False
+    "muP: logits times base width / width; folded into the weights."
+    scale_emb: float = Field(default=1.0, gt=0)
+    "Embeddings times this (MiniCPM 12); folded into the weights."
+    scale_depth: float | None = Field(default=None, gt=0)
+    "What a block adds to the residual stream, times this / sqrt(layers) (MiniCPM 1.4); folded into the weights."
+
+    @model_validator(mode="after")
+    def _fits(self) -> "InitialisationConfig":
+        if self.scale_head and not self.mup_base_width:
+            raise ValueError("scale_head divides logits by width / base width; expected a mup_base_width")
+        if self.scale_depth and self.scale_residual:
+            raise ValueError("scale_depth and scale_residual both scale the blocks' outputs; set scale_residual: false")
+        return self
 
 
 class TrainSettings(StageConfig):

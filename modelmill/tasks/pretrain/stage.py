@@ -17,7 +17,8 @@ from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
-from modelmill.tasks.lm.shape import count_parameters, flops_per_token
+from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.shape import ModelShape, count_active_parameters, count_parameters, flops_per_token
 from modelmill.tasks.pretrain.config import Config
 from modelmill.tasks.pretrain.forecast import forecast_facts, train_with_branch
 from modelmill.tasks.pretrain.resolve import Resolved, resolve
@@ -80,7 +81,13 @@ def _train(
 ) -> dict[str, float]:
     tokens = open_tokens(tokens_folder)
     plan, shape = resolved.plan, resolved.shape
-    mixture = document_mixture(tokens, seed=config.seed, weights=resolved.mixture, packing=config.packing)
+    mixture = document_mixture(
+        tokens,
+        seed=config.seed,
+        weights=resolved.mixture,
+        packing=config.packing,
+        changes=plan.mixture_changes,
+    )
     epochs = count_epochs(mixture, plan)
     check_epochs(epochs, config.max_epochs)
     held_out = validation_set(
@@ -113,17 +120,23 @@ def _train(
     training = (
         training_facts(
             report,
-            learning_rate=plan.schedule.learning_rate,
-            sequence_length=plan.sequence_length,
-            rope_theta=shape.rope_theta,
+            # What the next stage goes on with; after a decay to zero, that is the peak.
+            learning_rate=plan.at(plan.total_tokens).learning_rate or plan.schedule.learning_rate,
+            sequence_length=max(plan.num_rows),
+            rope_theta=plan.at(plan.total_tokens).rope_theta or shape.rope_theta,
         )
         | {"tokens_seen": report.tokens, "parameters": count_parameters(shape), "epochs": epochs}
-        | {"flops": flops_per_token(shape, plan.sequence_length) * report.tokens}
+        | {"active_parameters": count_active_parameters(shape), "family": shape.family, "flops": flops(shape, plan)}
         | {"plan": json.loads(plan.model_dump_json()), "chosen_by": resolved.reasons}
         | forecast_facts(report, decayed, resolved.predicted_loss, resolved.predicted_interval)
     )
     write_checkpoint(output, model, optimizer, tokens, training, report.curve, ranks)
     return machine_figures(report)
+
+
+def flops(shape: ModelShape, plan: Plan) -> float:
+    """Of the whole run, each row at its length."""
+    return sum(flops_per_token(shape, length) * length * rows for length, rows in plan.num_rows.items())
 
 
 def machine_figures(report: TrainReport) -> dict[str, float]:
@@ -134,8 +147,11 @@ def machine_figures(report: TrainReport) -> dict[str, float]:
 def result(figures: dict[str, float], training: dict[str, Any]) -> StageResult:
     """Counts, metrics and a table."""
     before, after = training["validation_loss_before"], training["validation_loss"]
+    size = f"{training['parameters']:,} parameters"
+    if training["family"] == "dots1":
+        size += f" ({training['active_parameters']:,} active: a mixture of experts)"
     lines = [
-        f"{training['parameters']:,} parameters, {training['tokens']:,} tokens in {training['steps']:,} steps "
+        f"{size}, {training['tokens']:,} tokens in {training['steps']:,} steps "
         f"({figures['tokens_per_second']:,.0f} tokens/s).",
         f"Held-out loss {before:.3f} → {after:.3f}; {training['validation_bits_per_byte']:.3f} bits per byte.",
     ]

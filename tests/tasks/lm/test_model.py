@@ -1,4 +1,6 @@
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -7,8 +9,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.lm.checkpoints import average_weights, export, save_snapshot, snapshots, weights
 from modelmill.tasks.lm.data import open_tokens
-from modelmill.tasks.lm.model import build_model, hidden_states, load_model, output_head, read_shape, set_context
-from modelmill.tasks.lm.settings import InitialisationConfig
+from modelmill.tasks.lm.model import (
+    build_model,
+    folded_multiplier,
+    hidden_states,
+    load_model,
+    output_head,
+    read_shape,
+    set_context,
+)
+from modelmill.tasks.lm.optim import build_optimizer, set_learning_rate
+from modelmill.tasks.lm.settings import InitialisationConfig, OptimizerConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, count_matmul_parameters, count_parameters, flops_per_token
 
 DENSE = ModelShape(
@@ -61,6 +72,52 @@ def test_initialisation_scales() -> None:
     assert float(tensors["model.layers.0.mlp.up_proj.weight"].std()) == pytest.approx(0.02, rel=0.05)
     assert float(tensors["model.layers.0.self_attn.o_proj.weight"].std()) == pytest.approx(0.01, rel=0.05)
     assert (tensors["model.norm.weight"] == 1).all()
+
+
+MINICPM = InitialisationConfig(
+    std=0.1, scale_residual=False, mup_base_width=8, scale_head=True, scale_emb=12.0, scale_depth=1.4
+)
+
+
+def unfolded(folded: Any) -> Any:
+    """The same model as MiniCPM has it: smaller weights, and multipliers in the forward pass."""
+    model = copy.deepcopy(folded)
+    delattr(model.config, "folded_multipliers")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter /= folded_multiplier(name, folded)
+
+    def times(module: Any, factor: float) -> None:
+        module.register_forward_hook(lambda _, __, output: output * factor)
+
+    times(model.model.embed_tokens, 12.0)
+    times(model.model.norm, 8 / 32)
+    for layer in model.model.layers:
+        times(layer.self_attn.o_proj, 1.4 / 2**0.5)
+        times(layer.mlp, 1.4 / 2**0.5)
+    return model
+
+
+@pytest.mark.parametrize("shape", [DENSE, SPARSE], ids=["llama", "dots1"])
+def test_folded_multipliers_train_like_multipliers_of_the_forward_pass(shape: ModelShape) -> None:
+    model: Any = build_model(shape, seed=5, initialisation=MINICPM)
+    assert model.config.folded_multipliers.get("final_norm", 1 / 12) == 1 / (48 if shape.tie_embeddings else 12)
+    ids, positions = torch.randint(0, 384, (4, 33)), torch.arange(32).expand(4, -1)
+    curves = []
+    for each in (unfolded(model), model):
+        optimizer = build_optimizer(each, OptimizerConfig(eps=1e-14, mup_base_width=8))
+        set_learning_rate(optimizer, 1e-2)
+        losses = []
+        for _ in range(6):
+            logits = hidden_states(each, ids[:, :-1], positions) @ output_head(each).T
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+        curves.append(losses)
+    assert curves[1] == pytest.approx(curves[0], rel=2e-4)
+    assert curves[0][-1] < curves[0][0] - 0.3
 
 
 @pytest.mark.parametrize("shape", [DENSE, SPARSE], ids=["llama", "dots1"])
