@@ -76,15 +76,14 @@ def survey_part(documents: str, output: str, config: Config) -> dict[str, Any]:
 def score_part(documents: str, quality: str | None, categories: str | None, output: str) -> None:
     """Write each row's quality (1 without a student) and, with such a student, its topic, category and score."""
     texts = pq.read_table(documents, columns=["text"])["text"]
-    table = pa.table({"quality": np.ones(len(texts), np.float32)})
-    if quality is not None or categories is not None:
-        features = hashed_features(texts)
-        if quality is not None:
-            table = pa.table({"quality": quality_scores(features, Path(quality))})
-        if categories is not None:
-            named = category_columns(features, Path(categories))
-            for name in named.column_names:
-                table = table.append_column(name, named[name])
+    score = np.ones(len(texts), np.float32)
+    if quality is not None:
+        score = quality_scores(hashed_features(texts), Path(quality))
+    table = pa.table({"quality": score})
+    if categories is not None:
+        named = category_columns(texts, Path(categories))
+        for name in named.column_names:
+            table = table.append_column(name, named[name])
     write_table(table, Path(output))
 
 
