@@ -106,7 +106,7 @@ def _reasons_of(name: str, texts: Sequence[str]) -> Reasons:
     if name == "gopher":
         return _named(gopher_verdict(flat, words(flat), english, GopherQuality()))
     if name == "repetition":
-        return _named(repetition_verdict(flat, words(flat), GopherRepetition()))
+        return _named(repetition_verdict(flat, words(flat), english, GopherRepetition()))
     if name == "fineweb":
         return _named(fineweb_verdict(flat, words(flat), english, FineWeb()))
     edited, flags = _edited(texts)

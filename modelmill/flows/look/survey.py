@@ -22,7 +22,15 @@ from modelmill.flows.look.stage import DataStage, pruned
 from modelmill.tasks.errors import InputError, RecipeError
 
 MAX_GROUPS = 15
-_GROUPS = (("language", "language"), ("source", "source"), ("domain", "domain of curate"), ("host", "host"))
+_GROUPS = (
+    ("language", "language"),
+    ("source", "source"),
+    ("page_type", "page type"),
+    ("topic", "topic"),
+    ("category", "category"),
+    ("domain", "domain of curate"),
+    ("host", "host"),
+)
 
 
 @dataclass(frozen=True)

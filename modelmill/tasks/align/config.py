@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
 
 class TrainingConfig(StageConfig):
@@ -84,6 +85,15 @@ class SamplingConfig(StageConfig):
     "At most so many (right, wrong) pairs of a prompt."
 
 
+class SuiteCheck(StageConfig):
+    """An evaluation suite whose items must not be trained on."""
+
+    suite: str = Field(json_schema_extra={"placement": True})
+    "Name of a shipped suite, or path of a .jsonl file; its name and content enter the stage's key."
+    ratio: float = Field(default=0.5, gt=0, le=1)
+    "A problem goes that holds an item word by word, or at least this share of its words in 8-grams."
+
+
 class Config(StageConfig):
     """The align stage."""
 
@@ -99,6 +109,8 @@ class Config(StageConfig):
     "Rounds of sample, verify, reward model, rejection sampling, supervised step, preference step (Llama 3.1: 6)."
     max_reply_tokens: int = Field(default=32, gt=0)
     "A sampled reply is cut off after so many tokens."
+    suites: tuple[SuiteCheck, ...] = ()
+    "Suites that the problems to train on are checked against."
     sampling: SamplingConfig
     "Sampling in the rounds."
     supervised: SupervisedConfig = SupervisedConfig()
@@ -119,3 +131,11 @@ class Config(StageConfig):
     "Held-out problems that only measure; their accuracies are reported."
     loss_share: tuple[float, float] = (0.02, 0.6)
     "Bounds of the share of tokens under the supervised loss; outside them the stage stops (an all-ones mask is 1)."
+
+
+def external_digests(config: Config) -> dict[str, str]:
+    """Digest of each suite's items, by its place and name."""
+    return {
+        f"suites[{number}] {suite_name(suite_path(each.suite))}": suite_digest(each.suite)
+        for number, each in enumerate(config.suites)
+    }

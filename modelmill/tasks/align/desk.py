@@ -8,6 +8,7 @@ from typing import Any
 
 from modelmill.tasks.align.chat import ChatFormat
 from modelmill.tasks.align.config import Config
+from modelmill.tasks.align.contamination import SuiteIndices, suite_indices, uncontaminated
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.stage import Sample, StageContext
 from modelmill.tasks.verify.problem import Problem, Split
@@ -36,6 +37,7 @@ class Desk:
         self.config: Config = context.config
         self.chat = chat
         self.tokenizer = tokenizer
+        self.removed: dict[str, list[dict[str, Any]]] = {}
         self._loaded: Path | None = None
 
     @property
@@ -55,10 +57,20 @@ class Desk:
         return read_json(path)
 
     def problems(self, split: Split, number: int, purpose: str) -> list[Problem]:
-        """Distinct problems; another purpose draws others."""
+        """Distinct problems; another purpose draws others. Of those to train on, the ones that a suite has are left out
+        and listed in `removed` by purpose."""
         config = self.config
         seed = f"{config.seed}/{purpose}"
-        return problem_set(split, number, seed=seed, difficulty=config.difficulty, families=config.families)
+        drawn = problem_set(split, number, seed=seed, difficulty=config.difficulty, families=config.families)
+        if split != "train":
+            return drawn
+        kept, self.removed[purpose] = uncontaminated(drawn, self.suites)
+        return kept
+
+    @cached_property
+    def suites(self) -> SuiteIndices:
+        """The recipe's suites, indexed."""
+        return suite_indices(self.config.suites)
 
     def sample(self, model: Path, prompts: list[list[int]], **options: Any) -> list[list[Sample]]:
         """Continue prompts with a model; a reply ends with its turn or its text."""

@@ -6,8 +6,10 @@ from typing import Any
 
 from modelmill.tasks.align.chat import open_chat_format
 from modelmill.tasks.align.config import Config
+from modelmill.tasks.align.contamination import contamination_report
 from modelmill.tasks.align.desk import Desk, Step
 from modelmill.tasks.align.rounds import run_instructions, run_round
+from modelmill.tasks.curate.decontaminate import BY_WORDS
 from modelmill.tasks.files import atomic_path, write_json
 from modelmill.tasks.stage import StageContext, StageResult
 
@@ -30,8 +32,10 @@ def run(context: StageContext) -> StageResult:
     with atomic_path(context.output / "model") as temporary:
         shutil.copytree(final.model, temporary)
     write_json(context.output / "steps.json", [_entry(step, step is final) for step in steps])
+    removed = [row | {"drawn_for": purpose} for purpose, rows in sorted(desk.removed.items()) for row in rows]
+    write_json(context.output / "contamination.json", contamination_report(desk.suites, removed))
     write_json(context.output / "contract.json", {"chat_template": desk.chat.template_digest, "final": final.name})
-    return _result(config, steps, final)
+    return _result(config, steps, final, removed)
 
 
 def choose_policy(config: Config, steps: Sequence[Step]) -> Step:
@@ -47,7 +51,7 @@ def _entry(step: Step, final: bool) -> dict[str, Any]:
     return {"step": step.name} | step.test | {"validation": validation, "training": training, "final": final}
 
 
-def _result(config: Config, steps: Sequence[Step], final: Step) -> StageResult:
+def _result(config: Config, steps: Sequence[Step], final: Step, removed: Sequence[dict[str, Any]]) -> StageResult:
     table = ["| step | accuracy | 95 % interval | validation | malformed |", "|---|---|---|---|---|"]
     for step in steps:
         test = step.test
@@ -56,11 +60,27 @@ def _result(config: Config, steps: Sequence[Step], final: Step) -> StageResult:
             f"| {test['low']:.3f} - {test['high']:.3f} | {step.validation['accuracy']:.3f} | {test['malformed']:.3f} |"
         )
     metrics = {f"accuracy/{step.name}": step.test["accuracy"] for step in steps}
+    if config.suites:
+        metrics["contaminated_problems"] = float(len(removed))
     metrics |= {"accuracy_base": steps[0].test["accuracy"], "accuracy_final": final.test["accuracy"]}
     return StageResult(
         rows_in=config.instructions + config.rounds * config.sampling.prompts,
         rows_out=sum(int(step.training.get("examples", 0)) for step in steps),
         unit="problems",
         metrics=metrics,
-        summary="\n".join([*table, "", f"{final.test['n']} held-out problems, greedy decoding."]),
+        summary="\n".join(
+            [*table, "", f"{final.test['n']} held-out problems, greedy decoding.", *_checked(config, removed)]
+        ),
     )
+
+
+def _checked(config: Config, removed: Sequence[dict[str, Any]]) -> list[str]:
+    """What the check against the suites found."""
+    if not config.suites:
+        return []
+    exact = sum(row["match"] == BY_WORDS for row in removed)
+    return [
+        "",
+        f"Checked against {len(config.suites)} evaluation suites: {len(removed)} problems left out, {exact} of them "
+        "word by word (contamination.json lists them).",
+    ]

@@ -25,11 +25,12 @@ def gopher_verdict(texts: Characters, words: Words, traits: Sequence[LanguageTra
     verdict.drop(below(content, config.min_words), "gopher_too_few_words")
     verdict.drop(above(content, config.max_words), "gopher_too_many_words")
     mean_length = ratio(characters, content)
-    if config.min_mean_word_length is not None:
-        own_limits = [trait.min_word_length for trait in traits]
-        limits = np.array([config.min_mean_word_length if own is None else own for own in own_limits])
-        verdict.drop(mean_length < limits, "gopher_words_too_short")
-    verdict.drop(above(mean_length, config.max_mean_word_length), "gopher_words_too_long")
+    if (least := config.min_mean_word_length) is not None:
+        own = [trait.min_word_length or least * min(1, trait.word_length) for trait in traits]
+        verdict.drop(mean_length < np.array(own), "gopher_words_too_short")
+    if (most := config.max_mean_word_length) is not None:
+        own = [most * max(1, trait.word_length) for trait in traits]
+        verdict.drop(mean_length > np.array(own), "gopher_words_too_long")
     lines, bullets, ellipsis_lines, hashes, ellipses = _line_statistics(texts.codes, texts.offsets, table)
     verdict.drop(above(ratio(hashes, words.counts), config.max_symbol_word_ratio), "gopher_too_many_hashes")
     verdict.drop(above(ratio(ellipses, words.counts), config.max_symbol_word_ratio), "gopher_too_many_ellipses")

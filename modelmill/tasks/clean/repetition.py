@@ -4,10 +4,13 @@ Counted as the published filter code counts: a paragraph, line or n-gram is dupl
 on; duplicate n-grams are taken greedily from the left and do not overlap; shares are of the text's characters.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
 from modelmill.tasks.clean.config import GopherRepetition
+from modelmill.tasks.clean.traits import LanguageTraits
 from modelmill.tasks.clean.verdict import Verdict, above, ratio
 from modelmill.tasks.text.characters import SPACE, classes
 from modelmill.tasks.text.flat import Characters
@@ -20,9 +23,14 @@ EMPTY = np.uint64(0)
 
 
 def repetition_verdict(
-    texts: Characters, words: Words, config: GopherRepetition, earlier: Verdict | None = None
+    texts: Characters,
+    words: Words,
+    traits: Sequence[LanguageTraits],
+    config: GopherRepetition,
+    earlier: Verdict | None = None,
 ) -> Verdict:
-    """Judge each text by its repeated paragraphs, lines and n-grams, after the checks of `earlier`.
+    """Judge each text by its repeated paragraphs, lines and n-grams, after the checks of `earlier`. `traits` are those
+    of each text's language.
 
     N-grams, which cost most, are counted only in texts that no check before them dropped.
     """
@@ -37,14 +45,16 @@ def repetition_verdict(
         verdict.drop(above(ratio(duplicate, total), limit), f"repetition_duplicate_{name}s")
         limit = getattr(config, f"max_duplicate_{name}_characters")
         verdict.drop(above(ratio(duplicate_characters, lengths), limit), f"repetition_duplicate_{name}_characters")
+    factor = np.array([trait.top_ngrams for trait in traits])
     for size, limit in sorted(config.max_top_ngram_characters.items()):
         covered = _top_ngram_characters(words.starts, words.ends, words.hashes, words.offsets, size, verdict.kept)
-        verdict.drop(above(ratio(covered, lengths), limit), f"repetition_top_{size}_gram")
+        verdict.drop(ratio(covered, lengths) > limit * factor, f"repetition_top_{size}_gram")
     limits = sorted(config.max_duplicate_ngram_characters.items())
     sizes = np.array([size for size, _ in limits], np.int64)
     parts = _duplicate_ngram_characters(texts.codes, words.starts, words.ends, words.offsets, sizes, verdict.kept)
+    factor = np.array([trait.duplicate_ngrams for trait in traits])
     for (size, limit), covered in zip(limits, parts, strict=True):
-        verdict.drop(above(ratio(covered, lengths), limit), f"repetition_duplicate_{size}_grams")
+        verdict.drop(ratio(covered, lengths) > limit * factor, f"repetition_duplicate_{size}_grams")
     return verdict
 
 

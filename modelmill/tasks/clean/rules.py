@@ -94,10 +94,11 @@ def _judge_documents(table: pa.Table, config: Config, word_counts: Counts) -> tu
     cut = words(texts)
     verdict = Verdict(len(texts))
     # Quality first: of a page of ten words, that it is short says more than that its one trigram fills a third of it.
+    of_language = _traits(table)
     if config.gopher.enabled:
-        verdict.include(gopher_verdict(texts, cut, _traits(table), config.gopher))
+        verdict.include(gopher_verdict(texts, cut, of_language, config.gopher))
     if config.repetition.enabled:
-        verdict = repetition_verdict(texts, cut, config.repetition, verdict)
+        verdict = repetition_verdict(texts, cut, of_language, config.repetition, verdict)
     if config.diffs.enabled:
         verdict.include(diff_verdict(table["text"], config.diffs))
     if config.token_distribution.enabled:

@@ -1,18 +1,23 @@
 """Recipe part of curate → what counts as good, which domains there are, how they are weighted and split."""
 
-import hashlib
 import re
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from modelmill.tasks.curate.labels import SHIPPED, check_labels, labels_path
+from modelmill.tasks.curate.model_files import model_digest, model_ends_digest
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.files import file_digest, value_digest
+from modelmill.tasks.files import file_digest
 from modelmill.tasks.stage import StageConfig
 from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
 OTHER = "other"
+# What the extractor calls a page.
+PAGE_TYPES = ("article", "collection", "documentation", "forum", "listing", "product", "service")
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Rule(StageConfig):
@@ -41,16 +46,21 @@ class Rule(StageConfig):
 
 
 class Teacher(StageConfig):
-    """A chat model that reads a sample of the documents and says of each whether it is good."""
+    """A chat model that reads a sample of the documents and labels them."""
 
     model: str = Field(json_schema_extra={"placement": True})
     """Folder of a Hugging Face chat model that vLLM serves; its content enters the stage's key."""
-    requirements: str = Field(min_length=1)
-    """What makes a document good, in words; the teacher answers yes or no."""
     documents: int = Field(default=5000, ge=20)
     """How many documents it reads, drawn by a hash of their id."""
     max_tokens: int = Field(default=1024, ge=16)
     """How much of the beginning of each it sees, in its own tokens."""
+
+
+class QualityTeacher(Teacher):
+    """A chat model that says of each document whether it is good."""
+
+    requirements: str = Field(min_length=1)
+    """What makes a document good, in words; the teacher answers yes or no."""
 
 
 class Quality(StageConfig):
@@ -60,7 +70,7 @@ class Quality(StageConfig):
     """Which documents show what is wanted: a trusted source or site, or prose-rich pages. Or give `teacher`."""
     negative: Rule = Rule()
     """Which documents show what is not wanted, among those that are not positive."""
-    teacher: Teacher | None = None
+    teacher: QualityTeacher | None = None
     """A model that labels instead of the rules."""
     threshold: float = Field(ge=0, lt=1, json_schema_extra={"after_scores": True})
     """Documents that score less are dropped as `low_quality`; 0 keeps all, scored."""
@@ -76,6 +86,53 @@ class Quality(StageConfig):
                 "quality takes its labels either from `positive` (a rule) or from `teacher` (a chat model)"
             )
         return self
+
+
+class Categories(StageConfig):
+    """A student is trained on documents with known categories, and then names the category of every document."""
+
+    labels: str = Field(default=SHIPPED, json_schema_extra={"placement": True})
+    """The list of categories: `shipped` (236 in 24 topics), or the path of a .yaml file of that form; its content
+    enters the stage's key."""
+    reference: str | None = Field(default=None, json_schema_extra={"placement": True})
+    """File of documents with known categories: .jsonl, .jsonl.gz or .parquet with the columns `text` and `label`; its
+    content enters the stage's key. Or give `teacher`."""
+    teacher: Teacher | None = None
+    """A model that labels a sample of the documents instead: first the topic, then the category within it."""
+    folds: int = Field(default=5, ge=2)
+    """Parts of the cross-validation that measures the accuracy."""
+    max_training_documents: int = Field(default=50_000, ge=20)
+    """At most this many labelled documents are learnt from."""
+
+    @model_validator(mode="after")
+    def _labels_come_from_one_side(self) -> "Categories":
+        if (self.reference is None) == (self.teacher is None):
+            raise ValueError(
+                "categories takes its labels either from `reference` (a file with text and label) or from `teacher` "
+                "(a chat model)"
+            )
+        return self
+
+
+class Shares(StageConfig):
+    """Greatest share of the corpus' bytes that a group may have; what is over it is left out by a hash of the id.
+
+    If all groups of a column are named and their shares make less than 1, they are taken as proportions.
+    """
+
+    page_type: dict[str, Share] = Field(default_factory=dict)
+    """By page type, as the extractor wrote it: article, forum, product, service, collection, listing, documentation."""
+    topic: dict[str, Share] = Field(default_factory=dict)
+    """By topic (the first level of the categories)."""
+    category: dict[str, Share] = Field(default_factory=dict)
+    """By category, such as `arts/film`."""
+    domain: dict[str, Share] = Field(default_factory=dict)
+    """By domain of the recipe."""
+
+    @property
+    def columns(self) -> dict[str, dict[str, float]]:
+        """Those that name a group, in the order in which they are applied."""
+        return {name: shares for name, shares in self if shares}
 
 
 class SemanticDedup(StageConfig):
@@ -124,6 +181,12 @@ class Config(StageConfig):
 
     quality: Quality | None = None
     """Leave out to keep every document, with quality 1."""
+    page_types: tuple[str, ...] = Field(default=(), json_schema_extra={"after_scores": True})
+    """Types of pages to keep, as the extractor names them; pages of unknown type stay. Empty keeps every type."""
+    categories: Categories | None = None
+    """Leave out to name no categories."""
+    shares: Shares = Field(default=Shares(), json_schema_extra={"after_scores": True})
+    """Groups of documents to downsample."""
     domains: dict[str, Rule] = Field(default_factory=dict)
     """Rules tried in this order; the first that holds names the document's domain, else it is `other`."""
     mixture: Mixture = Field(default=Mixture(), json_schema_extra={"after_scores": True})
@@ -149,10 +212,21 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _weights_name_domains(self) -> "Config":
-        unknown = sorted(self.mixture.weights.keys() - self.domains.keys() - {OTHER})
-        if unknown:
-            known = ", ".join([*self.domains, OTHER])
-            raise ValueError(f"mixture.weights names {', '.join(unknown)}; the domains are {known}")
+        for part, given in (("mixture.weights", self.mixture.weights), ("shares.domain", self.shares.domain)):
+            unknown = sorted(given.keys() - self.domains.keys() - {OTHER})
+            if unknown:
+                known = ", ".join([*self.domains, OTHER])
+                raise ValueError(f"{part} names {', '.join(unknown)}; the domains are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_known(self) -> "Config":
+        for part, given in (("page_types", self.page_types), ("shares.page_type", self.shares.page_type)):
+            unknown = sorted(set(given) - set(PAGE_TYPES))
+            if unknown:
+                raise ValueError(f"{part} names {', '.join(unknown)}; the types are {', '.join(PAGE_TYPES)}")
+        if self.categories is None and (self.shares.topic or self.shares.category):
+            raise ValueError("shares by topic or category need `categories`, which names them")
         return self
 
 
@@ -163,40 +237,24 @@ def external_digests(config: Config) -> dict[str, str]:
         for index, each in enumerate(config.suites)
     }
     if config.semantic is not None and config.semantic.model is not None:
-        digests["semantic.model"] = _model_digest(Path(config.semantic.model))
+        digests["semantic.model"] = model_digest(Path(config.semantic.model))
         digests |= {name: version(name).split("+")[0] for name in ("torch", "transformers")}
     if config.quality is not None and config.quality.teacher is not None:
-        digests["quality.teacher"] = teacher_digest(Path(config.quality.teacher.model))
+        digests["quality.teacher"] = model_ends_digest(Path(config.quality.teacher.model))
+    if config.categories is not None:
+        digests |= _category_digests(config.categories)
+        check_labels(config.categories.labels, "shares.category", config.shares.category)
+        check_labels(config.categories.labels, "shares.topic", config.shares.topic)
     return digests
 
 
-def teacher_digest(folder: Path) -> str:
-    """Digest of a model folder: its descriptions whole, of each file of weights the size and both ends.
-
-    To read the weights of a large model at every plan would take minutes; two trainings do not agree in both ends.
-
-    Raises:
-        InputError: the folder holds no model.
-    """
-    weights = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not weights:
-        raise InputError(
-            f"quality.teacher: {folder} holds no config.json with *.safetensors; give a Hugging Face model's folder"
-        )
-    described = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".model", ".txt")]
-    ends = []
-    for path in weights:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            first = file.read(1 << 20)
-            file.seek(max(size - (1 << 20), 0))
-            ends.append([path.name, size, hashlib.sha256(first + file.read()).hexdigest()])
-    return value_digest([[path.name, file_digest(path)] for path in described] + ends)
-
-
-def _model_digest(folder: Path) -> str:
-    if not (folder / "config.json").is_file():
-        raise InputError(f"semantic.model: {folder} holds no config.json; give the folder of a Hugging Face model")
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt"))
-    return value_digest([[path.name, file_digest(path)] for path in files])
+def _category_digests(categories: Categories) -> dict[str, str]:
+    """Digests of the list of categories, and of what labels by it."""
+    digests = {"categories.labels": file_digest(labels_path(categories.labels))}
+    if categories.reference is not None:
+        if not Path(categories.reference).is_file():
+            raise InputError(f"categories.reference: no file {categories.reference}; give one with text and label")
+        digests["categories.reference"] = file_digest(Path(categories.reference))
+    if categories.teacher is not None:
+        digests["categories.teacher"] = model_ends_digest(Path(categories.teacher.model))
+    return digests

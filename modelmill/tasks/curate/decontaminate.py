@@ -2,7 +2,7 @@
 
 Both sides are split into the words of `words.py` (lower case, NFKC, punctuation dropped). A document holds an item when
 at least the share `ratio` (T_D) of the item's words lies in 8-grams that occur in the document. An item of fewer than
-eight words has no 8-gram: it cannot be looked for, and is counted as such.
+eight words has no 8-gram: `exact.py` looks for it word by word.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from modelmill.tasks.curate.config import Decontamination
 from modelmill.tasks.curate.words import word_hashes
 from modelmill.tasks.suites.reader import Suite, load_suite, suite_name, suite_path
 
 NGRAM = 8
+BY_GRAM, BY_WORDS = "8-gram", "exact"
 FILTER_BITS = 22
 
 
@@ -46,9 +46,9 @@ class SuiteIndex:
         return self.words >= NGRAM
 
 
-def suite_index(wanted: Decontamination) -> SuiteIndex:
-    """Read a suite and index its 8-grams."""
-    suite = load_suite(wanted.suite)
+def suite_index(name: str, ratio: float) -> SuiteIndex:
+    """Read a suite, by name or path, and index its 8-grams."""
+    suite = load_suite(name)
     hashes, offsets = word_hashes(pa.array([item.text for item in suite.items]))
     grams = ngram_hashes(hashes)
     words = np.diff(offsets)
@@ -58,7 +58,7 @@ def suite_index(wanted: Decontamination) -> SuiteIndex:
     grams, item, position = grams[whole[: len(grams)]], item[whole], position[whole]
     order = np.argsort(grams, kind="stable")
     distinct, first = np.unique(grams[order], return_index=True)
-    return SuiteIndex(suite, wanted.ratio, distinct, item[order], position[order], np.append(first, len(order)), words)
+    return SuiteIndex(suite, ratio, distinct, item[order], position[order], np.append(first, len(order)), words)
 
 
 def found_grams(texts: pa.ChunkedArray, index: SuiteIndex, batch_rows: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -101,33 +101,43 @@ def contaminated_rows(texts: pa.ChunkedArray, index: SuiteIndex) -> np.ndarray:
     return np.unique(row[share >= index.ratio])
 
 
-def suite_overlaps(rows: np.ndarray, grams: np.ndarray, index: SuiteIndex, number: int) -> pa.Table:
-    """Row, suite number, item id and overlap of every item and document that share an 8-gram."""
+def suite_overlaps(
+    rows: np.ndarray, grams: np.ndarray, exact: tuple[np.ndarray, np.ndarray], index: SuiteIndex, number: int
+) -> pa.Table:
+    """Row, suite number, item id, overlap and match (8-gram or exact) of every item and document that share an 8-gram,
+    and of those (`exact`: rows and items) where the item stands in the document word by word."""
     row, item, share = item_coverage(rows, grams, index)
+    match = [BY_GRAM] * len(row) + [BY_WORDS] * len(exact[0])
+    row, item = np.concatenate([row, exact[0]]), np.concatenate([item, exact[1]])
     ids = pa.array([each.id for each in index.suite.items], pa.string()).take(pa.array(item))
+    overlap = np.append(share, np.ones(len(exact[0]))).astype(np.float32)
     suite = np.full(len(row), number, np.int64)
-    return pa.table({"row": row, "suite": suite, "item": ids, "overlap": share.astype(np.float32)})
+    return pa.table(
+        {"row": row, "suite": suite, "item": ids, "overlap": overlap, "match": pa.array(match, pa.string())}
+    )
 
 
-def held_items(overlaps: pa.Table, suites: Sequence[Decontamination], num_rows: int) -> pa.Table:
-    """For each row the suite (its name), item and overlap for which it must go; nulls where it may stay.
+def held_items(overlaps: pa.Table, suites: Sequence[tuple[str, float]], num_rows: int) -> pa.Table:
+    """For each row the suite (its name), item, overlap and match for which it must go; nulls where it may stay.
 
-    Of several suites the first of the recipe counts, of its items the one that is there to the largest share.
+    suites: name or path, and ratio. Of several suites the first counts, of its items the one that is there to the
+    largest share; of its matches, the exact one.
     """
     ratios = pl.DataFrame(
         {
             "suite": range(len(suites)),
-            "name": [suite_name(suite_path(each.suite)) for each in suites],
-            "ratio": [each.ratio for each in suites],
+            "name": [suite_name(suite_path(name)) for name, _ in suites],
+            "ratio": [ratio for _, ratio in suites],
         },
         schema={"suite": pl.Int64, "name": pl.String, "ratio": pl.Float32},
     )
     over = pl.DataFrame(overlaps).join(ratios, on="suite").filter(pl.col("overlap") >= pl.col("ratio"))
-    over = over.sort("row", "suite", pl.col("overlap").neg(), "item").unique("row", keep="first", maintain_order=True)
+    order = ["row", "suite", pl.col("overlap").neg(), pl.col("match") != BY_WORDS, "item"]
+    over = over.sort(*order).unique("row", keep="first", maintain_order=True)
     every = pl.DataFrame({"row": range(num_rows)}, schema={"row": pl.Int64})
     chosen = every.join(over, on="row", how="left", maintain_order="left")
-    schema = pa.schema({"suite": pa.string(), "item": pa.string(), "overlap": pa.float32()})
-    return chosen.select(pl.col("name").alias("suite"), "item", "overlap").to_arrow().cast(schema)
+    schema = pa.schema({"suite": pa.string(), "item": pa.string(), "overlap": pa.float32(), "match": pa.string()})
+    return chosen.select(pl.col("name").alias("suite"), "item", "overlap", "match").to_arrow().cast(schema)
 
 
 def contaminated_items(grams: np.ndarray, index: SuiteIndex) -> list[str]:

@@ -167,8 +167,7 @@ def mark_part(part: Part, dropped: Sequence[Path], config: Config) -> dict[str, 
     reason = pl.when(pl.col("survivor").is_null()).then(pl.col("reason")).otherwise(pl.lit(SEMANTIC))
     table = marked.with_columns(reason=reason).drop("row").to_arrow()
     _write(table, part.file("mark_part"))
-    texts = pq.read_table(part.documents, columns=["text"])["text"]
-    return {"kept": kept_counts(texts, pq.read_table(part.survey), table["reason"], config.min_validation_documents)}
+    return {"kept": kept_counts(pq.read_table(part.survey), table["reason"], config.min_validation_documents)}
 
 
 def _kept(part: Part, columns: list[str]) -> tuple[pa.Table, np.ndarray]:

@@ -16,6 +16,7 @@ from modelmill.tasks.clean.repetition import (
     _top_ngram_characters,
     repetition_verdict,
 )
+from modelmill.tasks.clean.traits import traits
 from modelmill.tasks.text.characters import classes
 from modelmill.tasks.text.flat import characters
 from modelmill.tasks.text.words import words
@@ -93,7 +94,7 @@ def test_a_share_at_the_threshold_passes_and_above_it_drops(rule: str, text: str
     texts = characters(pa.array([text]))
     for limit, kept in ((share, True), (share - 1e-6, False), (None, True)):
         verdict = repetition_verdict(
-            texts, words(texts), GopherRepetition.model_validate(NOTHING | {f"max_{rule}": limit})
+            texts, words(texts), [traits("en")], GopherRepetition.model_validate(NOTHING | {f"max_{rule}": limit})
         )
         assert verdict.kept.tolist() == [kept]
         dropped = verdict.split(pa.table({"text": [text]}))[1]
@@ -112,7 +113,14 @@ def test_ngram_shares_at_the_threshold(field: str, size: int, share: float, reas
     texts = characters(pa.array([text]))
     for limit, kept in ((share, True), (share - 1e-6, False)):
         verdict = repetition_verdict(
-            texts, words(texts), GopherRepetition.model_validate(NOTHING | {field: {size: limit}})
+            texts, words(texts), [traits("en")], GopherRepetition.model_validate(NOTHING | {field: {size: limit}})
         )
         dropped = verdict.split(pa.table({"text": [text]}))[1]
         assert dropped["reason"].to_pylist() == ([] if kept else [reason])
+
+
+def test_limits_on_ngrams_are_wider_in_chinese() -> None:
+    texts = characters(pa.array(["a b q x a b c y z"]))
+    config = GopherRepetition.model_validate(NOTHING | {"max_top_ngram_characters": {2: 0.3}})  # 6 of 17 is 0.35
+    kept = [repetition_verdict(texts, words(texts), [traits(code)], config).kept[0] for code in ("en", "zh", "de")]
+    assert kept == [False, True, False]

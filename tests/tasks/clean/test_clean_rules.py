@@ -1,6 +1,8 @@
 """Gopher's, C4's and FineWeb's rules at their thresholds, on texts made to lie on either side."""
 
+import json
 from collections.abc import Mapping
+from importlib import resources
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ from modelmill.tasks.clean.c4 import c4_verdict, edited_lines
 from modelmill.tasks.clean.config import C4, FineWeb, GopherQuality
 from modelmill.tasks.clean.fineweb import fineweb_verdict
 from modelmill.tasks.clean.gopher import gopher_verdict
-from modelmill.tasks.clean.traits import traits
+from modelmill.tasks.clean.traits import LanguageTraits, traits
 from modelmill.tasks.clean.verdict import Verdict
 from modelmill.tasks.text.flat import characters, string_array
 from modelmill.tasks.text.words import words
@@ -143,3 +145,22 @@ def test_short_lines_are_shorter_in_chinese() -> None:
     text = "学" * 11 + "\n" + "校" * 10
     assert fineweb(text, {"max_short_lines": 0.5}, "zh") is None
     assert fineweb(text, {"max_short_lines": 0.5}) == "fineweb_short_lines"
+
+
+def test_words_may_be_longer_in_german_and_shorter_in_persian() -> None:
+    long, short = " ".join(["x" * 12] * 3), "abc ab abc"
+    assert [gopher(long, {"max_mean_word_length": 10}, code) for code in ("en", "de", "fa")] == [
+        "gopher_words_too_long", None, "gopher_words_too_long"
+    ]  # fmt: skip
+    assert [gopher(short, {"min_mean_word_length": 3}, code) for code in ("en", "de", "fa")] == [
+        "gopher_words_too_short", "gopher_words_too_short", None
+    ]  # fmt: skip
+
+
+def test_english_has_the_published_thresholds_and_every_figure_its_source() -> None:
+    assert traits("en") == LanguageTraits(stop_words=traits("en").stop_words)
+    text = resources.files("modelmill.tasks.clean").joinpath("data/languages.json").read_text(encoding="utf-8")
+    entries, fields = json.loads(text)["languages"], json.loads(text)["fields"]
+    for entry in entries.values():
+        assert entry.keys() <= fields.keys()
+        assert "derived" in entry or not entry.keys() & {"word_length", "top_ngrams", "duplicate_ngrams"}

@@ -33,8 +33,8 @@ def test_every_document_is_kept_or_dropped(make_context: Make, recipe: dict[str,
     )
     assert all(row["quality"] >= 0.3 for row in kept)
     assert {row["id"] for row in dropped if row["reason"] != "low_quality"} == {"0-7", "1-7", "2-7"}
-    leaks = [(row["item"], row["overlap"]) for row in dropped if row["reason"] == "contaminated:mill-questions"]
-    assert leaks == [("leaked", pytest.approx(17 / 19))] * 3  # all of the question, none of its two words of answer
+    leaks = [(row["item"], row["match"]) for row in dropped if row["reason"] == "contaminated:mill-questions"]
+    assert leaks == [("leaked", "exact")] * 3
     assert {row["item"] for row in dropped if row["reason"] == "low_quality"} == {None}
     assert all(0 <= row["prose"] <= 1 for row in kept + dropped)
     assert result.metrics["quality_auc"] > 0.95
@@ -63,12 +63,19 @@ def test_decontamination_report(make_context: Make, recipe: dict[str, Any]) -> N
     assert report["contaminated_before"] == ["leaked"]
     assert report["contaminated_after"] == []
     assert (report["documents_removed"], report["items"], report["items_too_short"]) == (3, 3, 1)
+    assert (report["exact_before"], report["items_not_looked_for"]) == (["leaked"], 0)
+    assert report["documents_removed_by"] == {"8-gram": 0, "exact": 3}  # its question is a line of theirs
     assert report["examples"][0] == {
         "id": "0-7",
         "url": "https://farm.example/0/7",
         "item": "leaked",
-        "overlap": 0.8947,
+        "overlap": 1.0,
+        "match": "exact",
     }
+    listed = pq.read_table(context.output / "report" / "contaminated.parquet").to_pylist()
+    assert [(row["id"], row["suite"], row["item"]) for row in listed] == [
+        (f"{part}-7", "mill-questions", "leaked") for part in range(3)
+    ]
     assert [row["id"] for row in report["examples"]] == ["0-7", "1-7", "2-7"]
     assert external_digests(Config.model_validate(recipe)) == {"suites[0] mill-questions": report["digest"]}
 
@@ -110,7 +117,7 @@ def test_other_thresholds_take_over_the_scores(make_context: Make, recipe: dict[
 
     recipe["quality"]["threshold"] = 0.9
     recipe["suites"][0]["ratio"] = 1.0
-    recipe |= {"validation_share": 0.1, "mixture": {"temperature": 2.0}}
+    recipe |= {"validation_share": 0.1, "mixture": {"temperature": 2.0}, "shares": {"domain": {"farm": 0.2}}}
     context = make_context(recipe)
     run(context)
     anew = digests(context.output)
@@ -119,7 +126,7 @@ def test_other_thresholds_take_over_the_scores(make_context: Make, recipe: dict[
     pool = RecordingPool(context.pool)
     earlier = Artifact("corpus", tmp_path / "earlier", "1" * 64, "curate", {})
     run(replace(context, pool=pool, scored=earlier))
-    assert pool.labels == ["select", "write"]
+    assert pool.labels == ["select", "count groups", "balance", "write"]
     assert digests(context.output) == anew
     assert digests(context.output) != digests(tmp_path / "earlier")
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelmill.tasks.curate.config import Decontamination
 from modelmill.tasks.curate.decontaminate import (
     NGRAM,
     SuiteIndex,
@@ -24,7 +23,7 @@ from tests.tasks.curate.small_unique import LEAKED, write_suite
 
 
 def index_of(path: Path, ratio: float = 0.6) -> SuiteIndex:
-    return suite_index(Decontamination(suite=str(path), ratio=ratio))
+    return suite_index(str(path), ratio)
 
 
 def column(*texts: str) -> pa.ChunkedArray:
@@ -84,7 +83,7 @@ def test_coverage_is_a_plain_count(
 
 
 def test_every_item_of_the_shipped_suite_is_found_in_itself() -> None:
-    index = suite_index(Decontamination(suite="python-library", ratio=1.0))
+    index = suite_index("python-library", 1.0)
     items = load_suite("python-library").items
     texts = column(*[item.text for item in items])
     assert set(contaminated_rows(texts, index)) == set(np.flatnonzero(index.checkable))

@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from modelmill.tasks.curate.config import Config, Teacher, external_digests
+from modelmill.tasks.curate.config import Config, external_digests
 from modelmill.tasks.curate.stage import run
-from modelmill.tasks.curate.teacher import judge_prompts, label_of
+from modelmill.tasks.curate.teacher import judge_prompts, label_of, named_of
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import read_json
 from modelmill.tasks.stage import Sample, StageContext
@@ -74,12 +74,12 @@ def test_the_student_learns_what_the_teacher_says(make_context: Callable[..., St
     assert len(judge.read) == 90 and len(judge.loaded) == 1
 
 
-def test_the_prompt_shows_requirements_and_the_beginning(folder: Path) -> None:
+def test_the_prompt_shows_the_question_and_the_beginning(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    teacher = Teacher(model=str(folder), requirements="It is about {document}.", max_tokens=16)
-    (prompt,) = judge_prompts(tokenizer, teacher, ["The old building " + "z" * 900])
+    question = "Is it about {document}?\n-----\n{document}\n-----\n"
+    (prompt,) = judge_prompts(tokenizer, 16, [question], ["The old building " + "z" * 900])
     text = tokenizer.decode(prompt)
-    assert "It is about {document}." in text and "The old building zz" in text and "z" * 20 not in text
+    assert "Is it about {document}?" in text and "The old building zz" in text and "z" * 20 not in text
     assert text.endswith("assistant<|end_header|>\n")
 
 
@@ -88,6 +88,45 @@ def test_the_prompt_shows_requirements_and_the_beginning(folder: Path) -> None:
 )
 def test_replies(reply: str, label: int) -> None:
     assert label_of(reply) == label
+
+
+@pytest.mark.parametrize(
+    ("reply", "name"), [("Art.", "art"), ("it is art-film", "art-film"), ("none", None), ("partial", None)]
+)
+def test_names_in_replies(reply: str, name: str | None) -> None:
+    assert named_of(reply, {"art": "", "art-film": ""}) == name
+
+
+class Sorter(Judge):
+    """A sampler whose model names a topic and then a category, and none for some documents."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], **options: Any) -> list[list[Sample]]:
+        assert max(map(len, prompts)) + options["max_tokens"] <= self.max_length
+        asked = [self.tokenizer.decode(prompt) for prompt in prompts]
+        return [[Sample([], self.reply(*text.split("-----")[:2]), 0.0, True)] for text in asked]
+
+    def reply(self, question: str, document: str) -> str:
+        if "code:" in question and "prose:" in question:
+            return "none" if "x7)" in document else "Prose" if "valley" in document else "I say code."
+        return ("valley" if "valley" in document else "listing") + "\nSure!"
+
+
+def test_a_teacher_names_categories(make_context: Callable[..., StageContext], folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.yaml"
+    labels.write_text("prose:\n  valley: about one\n  other: all else\ncode:\n  listing: names\n")
+    sorter = Sorter(folder)
+    recipe = {"categories": {"labels": str(labels), "teacher": {"model": str(folder), "documents": 90}}}
+    context = replace(make_context(recipe), sampler=lambda: sorter)
+    result = run(context)
+    kept = pq.read_table(context.output / "documents").to_pylist()
+    assert {(row["topic"], row["category"], "valley" in row["text"]) for row in kept} == {
+        ("prose", "prose/valley", True), ("code", "code/listing", False)
+    }  # fmt: skip
+    assert result.metrics["category_accuracy"] == 1.0 and all(row["category_score"] > 0.5 for row in kept)
+    read = pq.read_table(context.output / "scores" / "category-labels").to_pylist()
+    assert sum(row["reply"] is not None for row in read) == 90
+    assert {row["category"] for row in read if row["reply"] == "none"} <= {None}
+    assert "categories.teacher" in external_digests(context.config)
 
 
 def test_the_teacher_enters_the_key_by_its_content(folder: Path, tmp_path: Path) -> None:
