@@ -127,6 +127,11 @@ def test_content_encodings_are_undone_within_the_limit(body, encodings, reason):
         ("日本語のテキスト", "shift_jis", None, ""),
         ("日本語", "euc-jp", "EUC-JP", ""),
         ("text", "utf-16", None, ""),
+        ("text in two bytes each", "utf-16-le", "UTF-16LE", ""),
+        ("日本語のテキスト", "iso2022_jp", None, "<meta charset=iso-2022-jp>"),
+        ("naïve café", "utf-8-sig", None, ""),
+        ("联通", "gb2312", None, "<meta charset=gb2312>"),
+        ("converted on its way: привет, мир", "utf-8", None, "<meta charset=windows-1251>"),
     ],
 )
 def test_character_sets_are_found(text, encoding, named, meta):
