@@ -78,14 +78,16 @@ def _curves_by_loss(trials: Sequence[BatchTrial]) -> list[BudgetLosses]:
     low, high = max(path[0][0] for path in paths.values()), min(path[-1][0] for path in paths.values())
     if low >= high:
         return []
-    levels = np.linspace(low, high, _LEVELS)
     return [
-        _curve(
-            float(level),
-            [(batch, float(np.exp(np.interp(level, *zip(*path, strict=True))))) for batch, path in paths.items()],
-        )
-        for level in levels
+        _curve(level, [(batch, _tokens_at(level, path)) for batch, path in paths.items()])
+        for level in np.linspace(low, high, _LEVELS).tolist()
     ]
+
+
+def _tokens_at(level: float, path: Sequence[tuple[float, float]]) -> float:
+    """Tokens at which a path of (loss, ln tokens), ascending in loss, passes a loss."""
+    losses, logs = zip(*path, strict=True)
+    return float(np.exp(np.interp(level, losses, logs)))
 
 
 def _curve(at: float, points: Sequence[tuple[int, float]]) -> BudgetLosses:

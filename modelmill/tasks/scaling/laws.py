@@ -223,12 +223,11 @@ def _fit_weighted(
 def _grid_starts(problem: _Projection, num_starts: int = 2) -> list[Array]:
     """The best local minima of a coarse grid over (alpha, beta)."""
     points = np.array(list(itertools.product(_GRID, _GRID)))
-    costs = np.empty(len(points))
-    for index, point in enumerate(points):
-        matrix = problem.basis(point)
-        gram = matrix.T @ matrix + 1e-12 * np.eye(3)
-        linear = np.clip(np.linalg.solve(gram, matrix.T @ problem.target), 0, None)
-        costs[index] = np.sum((matrix @ linear - problem.target) ** 2)
+    columns = np.exp(-points[:, None, :] * problem.logs)
+    matrices = np.concatenate([np.ones((*columns.shape[:2], 1)), columns], axis=2) * problem.scale[:, None]
+    grams = matrices.transpose(0, 2, 1) @ matrices + 1e-12 * np.eye(3)
+    linear = np.clip(np.linalg.solve(grams, matrices.transpose(0, 2, 1) @ problem.target[:, None]), 0, None)
+    costs = np.sum(((matrices @ linear)[:, :, 0] - problem.target) ** 2, axis=1)
     surface = costs.reshape(len(_GRID), len(_GRID))
     padded = np.pad(surface, 1, constant_values=np.inf)
     neighbours = [padded[1 + i :, 1 + j :] for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]

@@ -1,6 +1,7 @@
 """A tokens artifact of made-up sentences, small enough for proxies of a few thousand tokens."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,31 @@ def tokens_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tokenizer").mkdir()
     tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
     ids = [[*tokenizer.encode(text).ids, 1] for text in texts]
-    splits = {
-        split: {"prose": write_shards(folder, split, "prose", rows, vocab_size=VOCAB_SIZE)}
-        for split, rows in (("train", ids[100:]), ("validation", ids[:100]))
-    }
-    write_index(folder, splits, vocab_size=VOCAB_SIZE, eos_token_id=1, mixture={"prose": 1.0})
+    _write(folder, {"prose": ids})
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_domains(tokens_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same tokenizer over two domains: the made-up sentences, and lists of days, which are much easier."""
+    folder, generator = tmp_path_factory.mktemp("two-domains"), random.Random(1)
+    shutil.copytree(tokens_folder / "tokenizer", folder / "tokenizer")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+    texts = {
+        "prose": [_document(generator) for _ in range(600)],
+        "days": [" ".join(f"on day {(first + n) % 31}." for n in range(30)) for first in range(300)],
+    }
+    _write(folder, {domain: [[*tokenizer.encode(text).ids, 1] for text in found] for domain, found in texts.items()})
+    return folder
+
+
+def _write(folder: Path, ids: dict[str, list[list[int]]]) -> None:
+    splits = {
+        split: {
+            domain: write_shards(folder, split, domain, rows[part], vocab_size=VOCAB_SIZE)
+            for domain, rows in ids.items()
+        }
+        for split, part in (("train", slice(100, None)), ("validation", slice(100)))
+    }
+    mixture = {domain: len(rows) / sum(map(len, ids.values())) for domain, rows in ids.items()}
+    write_index(folder, splits, vocab_size=VOCAB_SIZE, eos_token_id=1, mixture=mixture)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,40 @@ def test_sweep_gives_nine_runs_a_law_and_a_choice(
         assert file_digest(again.output / name) == file_digest(output / name)
 
 
+def test_every_experiment_is_priced_recorded_and_drawn(two_domains: Path, pool: RecordedPool, tmp_path: Path) -> None:
+    suite = tmp_path / "rivers.jsonl"
+    items = [{"question": f"Day {n}?", "choices": ["the river", "a boat"], "answer": n % 2} for n in range(20)]
+    suite.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
+    asked = {
+        "learning_rate_budgets": 2,
+        "batch_sizes": (128, 192, 256),
+        "batch_from_law": True,
+        "transfer_widths": 2,
+        "mixtures": 4,
+        "suite": str(suite),
+    }
+    stage = context(TINY.model_copy(update=asked), two_domains, pool, tmp_path / "all")
+    result = run(stage)
+    fit = read_json(stage.output / "fit.json")
+    assert set(fit["flops_by_experiment"]) == {
+        "learning rates", "muP transfer", "mixtures", "batch sizes", "proxies"
+    }  # fmt: skip
+    assert result.metrics["flops"] == pytest.approx(sum(fit["flops_by_experiment"].values()))
+    choice = fit["choice"]
+    assert set(choice["mixture"]) == {"days", "prose"}
+    assert choice["mixture"] == fit["mixture"]["weights"]
+    days, prose = zip(*(run["losses"] for run in fit["mixture"]["tried"]), strict=True)
+    assert max(days) < min(prose), "lists of days are easier than sentences"
+    assert choice["batch_tokens"] % TINY.sequence_length == 0
+    assert len(fit["batch"]["by_compute"]["curves"]) == 3
+    assert len(fit["learning_rate"]["trials"]) == 2 * 3
+    assert fit["suite"]["chance"] == 0.5
+    assert 0 <= choice["predicted_accuracy"]["value"] <= 1
+    assert fit["transfer"]["verdict"] in result.summary
+    drawn = {path.stem for path in (stage.output / "report").iterdir()}
+    assert drawn == {"isoflop", "law", "learning_rate", "transfer", "batch", "mixture", "suite"}
+
+
 def test_bounds_that_hold_no_model_are_refused(tokens_folder: Path, pool: RecordedPool, tmp_path: Path) -> None:
     impossible = TINY.model_copy(update={"sweep_flops": 1e8})
     with pytest.raises(RecipeError, match="Raise sweep_flops"):
@@ -80,3 +115,7 @@ def test_recipe_mistakes_are_named() -> None:
         Config(budget_flops=1e12, sweep_flops=1e11, min_parameters=10, max_parameters=5)
     with pytest.raises(ValueError, match="whole number of sequences"):
         Config(budget_flops=1e12, sweep_flops=1e11, batch_tokens=1000)
+    with pytest.raises(ValueError, match="three different multiples"):
+        Config(budget_flops=1e12, sweep_flops=1e11, batch_sizes=(512, 1024))
+    with pytest.raises(ValueError, match="compares nothing"):
+        Config(budget_flops=1e12, sweep_flops=1e11, transfer_widths=1)

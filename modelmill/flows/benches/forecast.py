@@ -1,0 +1,112 @@
+"""A folder of texts → how far the scaling stage's forecast lies from a run of 8 times its largest proxy's compute.
+
+The stages are run one after another, on one thread: tokenize, scaling, pretrain. Nothing is typed in between.
+`python -m modelmill.flows.benches.forecast TEXTS HOME` does it; HOME keeps the artifacts, and a second call goes on.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from modelmill.flows.benches.forecast_corpus import write_corpus
+from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
+from modelmill.tasks.errors import MillError
+from modelmill.tasks.files import read_json, write_json
+from modelmill.tasks.journal import Journal
+from modelmill.tasks.lm.settings import InitialisationConfig, TrainSettings
+from modelmill.tasks.pretrain.config import Config as PretrainConfig
+from modelmill.tasks.scaling.config import Config as ScalingConfig
+from modelmill.tasks.stage import Artifact, StageConfig, StageContext
+from modelmill.tasks.tokenize.config import Config as TokenizeConfig
+
+_INITIALISATION = InitialisationConfig(std=0.05, mup_base_width=128)
+TOKENIZE = TokenizeConfig(vocab_size=1024, sample_megabytes=8)
+# Sizes of one family of shapes (two to four layers of 64 to 96) and no run below 450 steps: shorter ones end on the way
+# to their law, deeper ones of width 32 lie beside their neighbours' (3.8 % in a first sweep with both).
+SCALING = ScalingConfig(
+    sweep_flops=1.4e13,
+    budget_flops=2.5e13,  # 8.2 times the largest proxy
+    sequence_length=128,
+    batch_tokens=512,
+    num_sizes=4,
+    size_ratio=4.0,
+    tokens_per_parameter=4.0,
+    learning_rates=(1e-3, 2e-3, 4e-3, 8e-3),
+    initialisation=_INITIALISATION,
+    validation_tokens_per_domain=32_768,
+)
+PRETRAIN = PretrainConfig(
+    decay_share=SCALING.decay_share,
+    initialisation=_INITIALISATION,
+    train=TrainSettings(num_pieces=1, num_threads=1),
+)
+
+
+def measure(source: Path, home: Path) -> dict[str, Any]:
+    """Forecast and outcome in nats per token, and what both cost in FLOPs and CPU-seconds."""
+    if not (home / "corpus" / "mixture.json").exists():
+        write_corpus(source, home / "corpus")
+    seconds = {
+        "tokenize": _stage("tokenize", TOKENIZE, {"corpus": "corpus"}, home),
+        "scaling": _stage("scaling", SCALING, {"tokens": "tokenize"}, home),
+        "pretrain": _stage("pretrain", PRETRAIN, {"tokens": "tokenize", "fit": "scaling"}, home),
+    }
+    fit, runs = (read_json(home / "scaling" / "output" / name) for name in ("fit.json", "runs.json"))
+    training = read_json(home / "pretrain" / "output" / "training.json")
+    return {
+        "forecast": training["forecast"],
+        "interval": training["forecast_interval"],
+        "measured": training["decayed_loss"],
+        "error": training["forecast_error"],
+        "compute_of_largest_proxy": fit["choice"]["flops"] / max(run["flops"] for run in runs),
+        "sweep_flops": fit["sweep_flops"] + fit["trial_flops"],
+        "cpu_seconds": seconds,
+    }
+
+
+def _stage(name: str, config: StageConfig, inputs: dict[str, str], home: Path) -> float:
+    """Run a stage unless its output is there; CPU-seconds that it took."""
+    folder, record = home / name, home / name / "seconds.json"
+    if record.exists():
+        return read_json(record)
+    journal = Journal(folder / "journal.jsonl")
+    pool = RecordedPool(ProcessExecutor(), ComputeConfig(backend="process"), folder, journal)
+    paths = {type: home / stage / ("" if type == "corpus" else "output") for type, stage in inputs.items()}
+    context = StageContext(
+        config=config,
+        inputs={type: [Artifact(type, path, "", inputs[type], {})] for type, path in paths.items()},
+        workspace=folder,
+        output=folder / "output",
+        pool=pool,
+        journal=journal,
+        sampler=_no_sampler,
+    )
+    entry: Any = importlib.import_module(f"modelmill.tasks.{name}.stage")
+    before = time.process_time()
+    entry.run(context)
+    write_json(record, time.process_time() - before)
+    return read_json(record)
+
+
+def _no_sampler() -> NoReturn:
+    raise MillError("the stages of this bench sample nothing")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("texts", type=Path, help="a folder of <domain>_<name>.jsonl[.gz] files with `text`")
+    parser.add_argument("home", type=Path, help="a folder for the artifacts")
+    arguments = parser.parse_args()
+    figures = measure(arguments.texts, arguments.home)
+    write_json(arguments.home / "forecast.json", figures)
+    Console().print_json(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
