@@ -271,6 +271,17 @@ def down() -> None:
     commands.stop_stack(console)
 
 
+@app.command("dry-run")
+def dry_run(
+    layout: Annotated[str, typer.Argument(help="A layout's name in configs/layouts/, or the path of a layout file.")],
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Say what each of many accelerators would hold, send and compute, without having one."""
+    from modelmill.flows.dry_run import dry_run as show
+
+    show(console, layout, output)
+
+
 bench = typer.Typer(help="Measure this installation.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 

@@ -13,6 +13,7 @@ from modelmill.services.compute import ComputeConfig
 from modelmill.services.identity import config_class
 from modelmill.tasks.catalog import STAGES, StageSpec
 from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.dry_run.config import LayoutFile
 from modelmill.tasks.stage import StageConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -111,6 +112,12 @@ def load_compute(name_or_path: str) -> ComputeConfig:
     """Read a compute file by its name in configs/compute/ or by its path. Raises RecipeError."""
     path = _config_path(name_or_path, CONFIGS / "compute", "compute file")
     return _checked(ComputeConfig, read_yaml(path), str(path))
+
+
+def load_layout(name_or_path: str) -> LayoutFile:
+    """Read a layout file by its name in configs/layouts/ or by its path. Raises RecipeError."""
+    path = _config_path(name_or_path, CONFIGS / "layouts", "layout file")
+    return _checked(LayoutFile, read_yaml(path), str(path))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

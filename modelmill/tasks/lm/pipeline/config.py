@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.stage import StageConfig
 
 
@@ -28,3 +29,17 @@ class PipelineConfig(StageConfig):
                 "interleaved-1f1b, and one with gpipe and 1f1b"
             )
         return self
+
+    def check_micro_batches(self, num_micro_batches: int, num_processes: int) -> None:
+        """Refuse a number of micro-batches that torch's schedule cannot carry out.
+
+        Raises:
+            RecipeError: fewer than processes, or for interleaved-1f1b no multiple of its rounds.
+        """
+        rounds = max(1, num_micro_batches // num_processes)
+        if num_micro_batches < num_processes or (self.num_chunks > 1 and num_micro_batches % rounds):
+            raise RecipeError(
+                f"found {num_micro_batches} micro-batches for {self.schedule} on {num_processes} processes; expected "
+                f"at least {num_processes}, for interleaved-1f1b a multiple of {rounds}: change batch_tokens or "
+                "micro_batch_rows"
+            )

@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import RecipeError
@@ -17,7 +16,7 @@ from modelmill.tasks.lm.pipeline.split import StagePart, stage_parts
 from modelmill.tasks.lm.pipeline.stage import Stage, boundary
 from modelmill.tasks.lm.shape import ModelShape
 
-_SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, "interleaved-1f1b": ScheduleInterleaved1F1B}
+SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, "interleaved-1f1b": ScheduleInterleaved1F1B}
 
 
 def own_parts(shape: ModelShape, config: PipelineConfig, sequence_length: int, rank: int, size: int) -> list[StagePart]:
@@ -80,7 +79,7 @@ class Pipeline:
             num_micro_batches = self._num_micro_batches(rows)
             stages = [self._torch_stage(stage, length) for stage in self.stages]
             self._schedules = {
-                (rows, length): _SCHEDULES[self.config.schedule](
+                (rows, length): SCHEDULES[self.config.schedule](
                     stages if self.config.schedule == "interleaved-1f1b" else stages[0],  # pyright: ignore
                     num_micro_batches,
                     loss_fn=lambda loss, _: loss / self._weight,
@@ -91,17 +90,12 @@ class Pipeline:
 
     def _num_micro_batches(self, rows: int) -> int:
         num_micro_batches, left = divmod(rows, self.config.micro_batch_rows)
-        size = dist.get_world_size(self.group)
-        if left or num_micro_batches < size:
+        if left:
             raise RecipeError(
-                f"found {rows} rows for a pipeline of {size} processes, {self.config.micro_batch_rows} rows in "
-                f"a micro-batch; expected equal micro-batches, at least {size}: change batch_tokens or micro_batch_rows"
+                f"found {rows} rows for a pipeline and {self.config.micro_batch_rows} rows in a micro-batch; expected "
+                "a multiple: change batch_tokens or micro_batch_rows"
             )
-        if self.config.num_chunks > 1 and num_micro_batches % (num_micro_batches // size):
-            raise RecipeError(
-                f"found {num_micro_batches} micro-batches for interleaved-1f1b on {size} processes; expected a "
-                f"multiple of {num_micro_batches // size} (the rounds)"
-            )
+        self.config.check_micro_batches(num_micro_batches, dist.get_world_size(self.group))
         return num_micro_batches
 
     def _torch_stage(self, stage: Stage, length: int) -> PipelineStage:
@@ -118,21 +112,3 @@ class Pipeline:
             output_args=outputs,
             group=self.group,
         )
-
-
-def clip_gradients(stages: Sequence[Stage], max_norm: float, group: dist.ProcessGroup) -> Tensor:
-    """Scale the gradients of all stages down to one global norm, and return the norm before [], on every process."""
-    parameters = [parameter for stage in stages for parameter in stage.parameters() if parameter.grad is not None]
-    squares = torch.zeros((), device=stages[0].device)
-    by_mesh: dict[Any, list[Tensor]] = {}
-    for parameter in parameters:
-        gradient = parameter.grad
-        mesh = gradient.device_mesh if isinstance(gradient, DTensor) else None
-        by_mesh.setdefault(mesh, []).append(gradient)  # pyright: ignore
-    for gradients in by_mesh.values():
-        norm = torch.nn.utils.get_total_norm(gradients)
-        squares += (norm.full_tensor() if isinstance(norm, DTensor) else norm) ** 2
-    dist.all_reduce(squares, group=group)
-    total = squares.sqrt()
-    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, total)
-    return total

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from modelmill.tasks.lm.attention import attends_by_document, document_lengths
 from modelmill.tasks.lm.losses import cross_entropy_sum
 from modelmill.tasks.lm.pipeline.split import StagePart
 
@@ -36,8 +37,11 @@ class Stage(nn.Module):
 
     def forward(self, inputs: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
         """[rows, length] or [rows, length, width] → [rows, length, width], or the summed loss []."""
-        source = {"input_ids": inputs} if self.part.has_embedding else {"inputs_embeds": inputs}
-        hidden = self.model(position_ids=position_ids, use_cache=False, **source).last_hidden_state
+        source = "input_ids" if self.part.has_embedding else "inputs_embeds"
+        arguments: dict[str, Any] = {source: inputs, "position_ids": position_ids, "use_cache": False}
+        if attends_by_document(self.model):
+            arguments["document_lengths"] = document_lengths(position_ids)
+        hidden = self.model(**arguments).last_hidden_state
         if self.lm_head is None:
             return hidden
         return cross_entropy_sum(hidden.flatten(0, 1), self.lm_head.weight, labels.flatten())  # pyright: ignore

@@ -14,15 +14,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.device_mesh import init_device_mesh
 
 from modelmill.tasks.lm.checkpoints import weights
 from modelmill.tasks.lm.data import Batch
 from modelmill.tasks.lm.losses import IGNORE
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer, set_learning_rate
+from modelmill.tasks.lm.parallel.clip import clip_gradients
+from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.ranks import join_layout
 from modelmill.tasks.lm.pipeline.config import PipelineConfig
-from modelmill.tasks.lm.pipeline.run import Pipeline, clip_gradients, own_parts, own_stages
+from modelmill.tasks.lm.pipeline.run import Pipeline, own_parts, own_stages
 from modelmill.tasks.lm.pipeline.shard import shard_stages
 from modelmill.tasks.lm.plan import Plan, Schedule, StepPoint
 from modelmill.tasks.lm.settings import OptimizerConfig
@@ -54,28 +56,28 @@ SHAPES["moe"] = SHAPES["dense"].model_copy(
 
 @dataclass(frozen=True)
 class Case:
-    """`data` · `size` processes; a process belongs to one of the pipelines that the mesh makes of all."""
+    """One training run on as many processes as the layout has."""
 
     shape: str
     config: PipelineConfig
-    size: int
-    data: int = 1
+    layout: Layout
 
     @property
     def name(self) -> str:
-        return f"{self.shape}-{self.config.schedule}-{self.size}x{self.data}"
+        return f"{self.shape}-{self.config.schedule}-{self.layout.pipeline}x{self.layout.data_shard}"
 
 
+TWO, FOUR, TWO_BY_TWO = Layout(pipeline=2), Layout(pipeline=4), Layout(pipeline=2, data_shard=2)
 ONE, LIGHT = PipelineConfig(), PipelineConfig(schedule="gpipe", balance="light_ends", micro_batch_rows=2)
 CHUNKS = PipelineConfig(schedule="interleaved-1f1b", num_chunks=2, balance="light_ends")
 CASES = [
-    Case("dense", LIGHT, 2),
-    Case("dense", CHUNKS, 2),
-    Case("dense", ONE, 4),
-    Case("dense", CHUNKS, 4),  # stage 0 has the embedding only, stage 7 norm and head only
-    Case("moe", ONE, 2),
-    Case("dense", ONE, 2, data=2),
-    Case("moe", CHUNKS, 2, data=2),
+    Case("dense", LIGHT, TWO),
+    Case("dense", CHUNKS, TWO),
+    Case("moe", ONE, TWO),
+    Case("dense", ONE, FOUR),
+    Case("dense", CHUNKS, FOUR),  # stage 0 has the embedding only, stage 7 norm and head only
+    Case("dense", ONE, TWO_BY_TWO),
+    Case("moe", CHUNKS, TWO_BY_TWO),
 ]
 
 
@@ -84,39 +86,39 @@ class Documents:
 
     def batch(self, point: StepPoint) -> Batch:
         generator = torch.Generator().manual_seed(point.step)
-        tokens = torch.randint(96, (point.num_rows, LENGTH + 1), generator=generator)
+        tokens = torch.randint(96, (ROWS, LENGTH + 1), generator=generator)
         labels = tokens[:, 1:].clone()
         labels[torch.rand(labels.shape, generator=generator) < 0.2] = IGNORE
-        positions = torch.arange(LENGTH).repeat(point.num_rows, 1)
-        for row, border in enumerate(torch.randint(4, LENGTH - 4, (point.num_rows,), generator=generator).tolist()):
+        positions = torch.arange(LENGTH).repeat(ROWS, 1)
+        for row, border in enumerate(torch.randint(4, LENGTH - 4, (ROWS,), generator=generator).tolist()):
             positions[row, border:] -= border
-        return Batch(tokens[:, :-1], labels, positions)
+        own = slice(point.first_row % ROWS, point.first_row % ROWS + point.num_rows)
+        return Batch(tokens[own, :-1], labels[own], positions[own])
 
 
 def run(case: Case, folder: Path) -> dict[str, list[float]]:
     """Losses and gradient norms of a few optimiser steps, and a checkpoint in the folder."""
-    mesh = init_device_mesh("cpu", (4 // case.size, case.size), mesh_dim_names=("data", "pipeline"))
-    rank, group = mesh["pipeline"].get_local_rank(), mesh["pipeline"].get_group()
-    parts = own_parts(SHAPES[case.shape], case.config, LENGTH, rank, case.size)
+    ranks = join_layout(case.layout)
+    assert ranks.mesh is not None
+    place = ranks.mesh["pipeline"]
+    parts = own_parts(SHAPES[case.shape], case.config, LENGTH, place.get_local_rank(), place.size())
     stages = own_stages(build_model(SHAPES[case.shape], seed=1), parts)
-    if case.data > 1:
-        shard_stages(stages, mesh["data"])
+    if case.layout.data_shard > 1:
+        shard_stages(stages, ranks.mesh["shard"])
     modules = torch.nn.ModuleList(stages)
     modules.config = stages[0].config  # pyright: ignore
-    optimizer, pipeline = build_optimizer(modules, OptimizerConfig()), Pipeline(stages, case.config, group)
+    optimizer = build_optimizer(modules, OptimizerConfig())
+    pipeline = Pipeline(stages, case.config, place.get_group())
     losses, norms = [], []
     for point in PLAN.points(0):
-        batch = Documents().batch(point)
-        own = slice(mesh["data"].get_local_rank(), None, case.data) if case.data > 1 else slice(None)
-        piece = Batch(batch.input_ids[own], batch.labels[own], batch.position_ids[own])
-        loss = pipeline.backward(piece, batch.weight)
-        if case.data > 1:
-            dist.all_reduce(loss, group=mesh["data"].get_group())
-        norms.append(float(clip_gradients(stages, CLIP, group)))
+        batch = Documents().batch(ranks.own_rows(point))
+        weight = ranks.sum(batch.weight) / case.layout.pipeline
+        loss = pipeline.backward(batch, weight)
+        losses.append(ranks.sum(float(loss)) / case.layout.pipeline)
+        norms.append(float(clip_gradients(modules, CLIP, ranks)))
         set_learning_rate(optimizer, point.learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(float(loss))
     state = {name: tensor for stage in stages for name, tensor in weights(stage).items()}
     save(state, checkpoint_id=folder / case.name)
     return {"losses": losses, "norms": norms}
@@ -124,10 +126,14 @@ def run(case: Case, folder: Path) -> dict[str, list[float]]:
 
 def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=4)
-    results = {case.name: run(case, folder) for case in CASES}
+    results = {}
+    for size in (2, 4):
+        if rank < size:
+            dist.init_process_group("gloo", init_method=f"file://{folder}/{size}", rank=rank, world_size=size)
+            cases = [case for case in CASES if case.layout.num_processes == size]
+            results |= {case.name: run(case, folder) for case in cases}
+            dist.destroy_process_group()
     (folder / f"{rank}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
 
 
 def main() -> None:
