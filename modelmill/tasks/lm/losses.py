@@ -35,7 +35,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             gradient = logprobs.exp_()
             gradient.scatter_add_(1, targets, gradient.new_full(targets.shape, -1.0))
             gradient = gradient.to(hidden.dtype)
-            hidden_gradient[rows] = gradient @ head
+            hidden_gradient[rows] = (gradient @ head).to(hidden.dtype)
             head_gradient.addmm_(gradient.T, inputs)
         ctx.save_for_backward(hidden_gradient, head_gradient)
         return total

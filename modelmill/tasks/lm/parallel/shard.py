@@ -80,13 +80,18 @@ def _weights_mesh(ranks: Ranks, experts: bool = False) -> DeviceMesh:
 
 
 def _shard_weights(model: Any, ranks: Ranks, compute_dtype: torch.dtype) -> None:
-    """FSDP2 over experts, layers and the rest. Gradients are summed, as losses are divided by all labels already."""
+    """FSDP2 over experts, layers and the rest. Gradients are summed, as losses are divided by all labels already.
+
+    Layers are gathered in `compute_dtype`, which autocast would turn their matrices into anyway; inputs keep their
+    type, so the residual stream is as on one process. Gradients are summed in float32.
+    """
     mesh = _weights_mesh(ranks)
-    precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
+    in_layers = MixedPrecisionPolicy(compute_dtype, torch.float32, cast_forward_inputs=False)
     modules = [(module, mesh) for module in (*model.model.layers, model.model)]
     if ranks.layout.expert > 1:
         modules = [(module, _weights_mesh(ranks, experts=True)) for module in expert_layers(model)] + modules
     for module, processes in modules:
+        precision = MixedPrecisionPolicy() if module is model.model else in_layers
         sharded: FSDPModule = fully_shard(module, mesh=processes, mp_policy=precision, reshard_after_forward=True)
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
