@@ -204,7 +204,7 @@ class Plan(StageConfig):
             if change <= tokens:
                 continue  # two changes within one step: both hold from the next one on
             length = _ramp_value(self.sequence_ramp, tokens, self.sequence_length)
-            num_rows = max(_ramp_value(self.batch_ramp, tokens, self.batch_tokens) // length, 1)
+            num_rows = max(round(_ramp_value(self.batch_ramp, tokens, self.batch_tokens) / length), 1)
             num_steps = -((tokens - change) // (num_rows * length))
             theta = _ramp_value(self.rope_ramp, tokens, None)
             mixture = _ramp_value(self.mixture_ramp, tokens, None)

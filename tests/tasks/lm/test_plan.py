@@ -66,7 +66,7 @@ def counted_one_by_one(plan: Plan) -> list[StepPoint]:
     points, tokens, used = [], 0, {}
     while tokens < plan.total_tokens:
         at = plan.at(tokens)
-        length, rows = at.sequence_length, max(at.batch_tokens // at.sequence_length, 1)
+        length, rows = at.sequence_length, max(round(at.batch_tokens / at.sequence_length), 1)
         rate = plan.at(tokens + rows * length / 2).learning_rate
         points.append(StepPoint(len(points), tokens, rate, length, rows, used.get(length, 0), at.rope_theta))
         used[length] = used.get(length, 0) + rows
