@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from modelmill.flows.benches.forecast_corpus import write_corpus
@@ -21,6 +22,7 @@ from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.settings import InitialisationConfig, TrainSettings
 from modelmill.tasks.pretrain.config import Config as PretrainConfig
 from modelmill.tasks.scaling.config import Config as ScalingConfig
+from modelmill.tasks.scaling.plots import COLOURS
 from modelmill.tasks.stage import Artifact, StageConfig, StageContext
 from modelmill.tasks.tokenize.config import Config as TokenizeConfig
 
@@ -47,26 +49,50 @@ PRETRAIN = PretrainConfig(
 )
 
 
-def measure(source: Path, home: Path) -> dict[str, Any]:
-    """Forecast and outcome in nats per token, and what both cost in FLOPs and CPU-seconds."""
+def measure(
+    source: Path,
+    home: Path,
+    tokenize: TokenizeConfig = TOKENIZE,
+    scaling: ScalingConfig = SCALING,
+    pretrain: PretrainConfig = PRETRAIN,
+) -> dict[str, Any]:
+    """Forecast and outcome in nats per token, what both cost in FLOPs and CPU-seconds; a figure in `home`."""
     if not (home / "corpus" / "mixture.json").exists():
         write_corpus(source, home / "corpus")
     seconds = {
-        "tokenize": _stage("tokenize", TOKENIZE, {"corpus": "corpus"}, home),
-        "scaling": _stage("scaling", SCALING, {"tokens": "tokenize"}, home),
-        "pretrain": _stage("pretrain", PRETRAIN, {"tokens": "tokenize", "fit": "scaling"}, home),
+        "tokenize": _stage("tokenize", tokenize, {"corpus": "corpus"}, home),
+        "scaling": _stage("scaling", scaling, {"tokens": "tokenize"}, home),
+        "pretrain": _stage("pretrain", pretrain, {"tokens": "tokenize", "fit": "scaling"}, home),
     }
     fit, runs = (read_json(home / "scaling" / "output" / name) for name in ("fit.json", "runs.json"))
     training = read_json(home / "pretrain" / "output" / "training.json")
+    _draw(home / "forecast.svg", runs, training, fit["choice"]["flops"])
     return {
         "forecast": training["forecast"],
         "interval": training["forecast_interval"],
         "measured": training["decayed_loss"],
         "error": training["forecast_error"],
         "compute_of_largest_proxy": fit["choice"]["flops"] / max(run["flops"] for run in runs),
-        "sweep_flops": fit["sweep_flops"] + fit["trial_flops"],
+        "sweep_flops": sum(fit["flops_by_experiment"].values()),
+        "law_noise": fit["law"]["relative_noise"],
         "cpu_seconds": seconds,
     }
+
+
+def _draw(path: Path, runs: list[dict[str, Any]], training: dict[str, Any], flops: float) -> None:
+    """Losses against compute: dots are proxies, the bar is the forecast with its interval, the star is the outcome."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for number, size in enumerate(sorted({run["parameters"] for run in runs})):
+        points = sorted((run["flops"], run["loss"]) for run in runs if run["parameters"] == size)
+        axes.plot(*zip(*points, strict=True), "o-", color=COLOURS[number], linewidth=1, label=f"{size / 1e6:.2f}M")
+    low, high = training["forecast_interval"]
+    value = training["forecast"]
+    axes.errorbar(flops, value, [[value - low], [high - value]], color="0.5", marker="_", capsize=4, label="forecast")
+    axes.plot(flops, training["decayed_loss"], "*", color="black", markersize=10, label="measured")
+    axes.set(xscale="log", xlabel="FLOPs", ylabel="validation loss (nats per token)", title="Forecast and outcome")
+    axes.legend(frameon=False)
+    figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def _stage(name: str, config: StageConfig, inputs: dict[str, str], home: Path) -> float:

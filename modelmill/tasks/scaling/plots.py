@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
 from modelmill.tasks.files import atomic_path
 from modelmill.tasks.lm.shape import count_parameters
@@ -86,6 +86,7 @@ def draw_rates(axes: Axes, trials: Sequence[RateTrial], best: Sequence[BestRate]
         if found.inside:
             axes.plot(found.learning_rate, found.loss, "o", color=colour, markersize=11, fillstyle="none")
     _scale(axes, "learning rate")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_title(title or "Loss by learning rate")
     axes.legend(frameon=False)
 

@@ -17,7 +17,7 @@ from modelmill.tasks.scaling.learning_rate import RateLaw
 from modelmill.tasks.scaling.plots import write_figures
 from modelmill.tasks.scaling.record import choice_record, fit_record, runs_record
 from modelmill.tasks.scaling.results import Results
-from modelmill.tasks.scaling.shapes import shape_for
+from modelmill.tasks.scaling.shapes import shape_for, smallest_shape
 from modelmill.tasks.scaling.summary import summary
 from modelmill.tasks.scaling.sweep import SizeRuns, plan_sweep, tokens_for
 from modelmill.tasks.stage import StageContext, StageResult
@@ -99,7 +99,8 @@ def _longest(config: Config, tokens: TokenFolder, sweep: _Sweep) -> float:
     """Tokens of the longest run that could follow the chosen mixture: the grid's, or the smallest model's that may be
     chosen."""
     low = config.min_parameters or max(count_parameters(size.shape) for size in sweep.sizes)
-    allowed = shape_for(low, tokens.vocab_size, config.tied_embeddings)
+    smallest = smallest_shape(tokens.vocab_size, config.tied_embeddings)
+    allowed = shape_for(max(low, count_parameters(smallest)), tokens.vocab_size, config.tied_embeddings)
     longest = max(point.tokens for size in sweep.sizes for point in size.points)
     return max(longest, min(sweep.max_tokens, tokens_for(config.budget_flops, allowed, config.batch_tokens)))
 

@@ -75,6 +75,7 @@ def test_every_experiment_is_priced_recorded_and_drawn(two_domains: Path, pool: 
     items = [{"question": f"Day {n}?", "choices": ["the river", "a boat"], "answer": n % 2} for n in range(20)]
     suite.write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     asked = {
+        "validation_tokens_per_domain": 512,
         "learning_rate_budgets": 2,
         "batch_sizes": (128, 192, 256),
         "batch_from_law": True,
