@@ -10,7 +10,7 @@ from modelmill.tasks.lm.presets import SHAPES
 from modelmill.tasks.lm.shape import ModelShape
 from modelmill.tasks.stage import StageConfig
 
-DIMENSIONS = ("tensor", "context", "expert", "shard", "replicate", "pipeline")
+DIMENSIONS: tuple[str, ...] = ("tensor", "context", "expert", "shard", "replicate", "pipeline")
 """Along which processes send to each other; `shard` is FSDP's, over data_shard x context."""
 
 

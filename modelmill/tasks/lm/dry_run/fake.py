@@ -40,7 +40,8 @@ def fake_ranks(layout: Layout) -> Iterator[Ranks]:
 def dimension_names(ranks: Ranks) -> dict[str, str]:
     """The dimension of each group by the name that torch gave the group."""
     assert ranks.mesh is not None
-    found = {ranks.mesh[name].get_group().group_name: name for name in ranks.mesh.mesh_dim_names or ()}
+    names = ranks.mesh.mesh_dim_names or ()
+    found = {str(ranks.mesh[name].get_group().group_name): name for name in names}
     if ranks.expert_mesh is not None:
         found[ranks.expert_mesh["expert"].get_group().group_name] = "expert"
     if ranks.context_mesh is not None:

@@ -80,7 +80,12 @@ def hidden_bytes(file: LayoutFile) -> int:
 
 
 def head_bytes(file: LayoutFile) -> int:
-    """Gradients of head and hidden states of one micro-batch, from the loss's forward pass to its backward pass."""
-    shape, cut = file.shape, file.layout.tensor if file.tensor_plan == "megatron" else 1
+    """Gradients of head and hidden states of one micro-batch, from the loss's forward pass to its backward pass.
+
+    The engine's processes of a context group each have whole rows there, and labels of their own.
+    """
+    shape = file.shape
+    if file.tensor_plan == "megatron":
+        return shape.vocab_size // file.layout.tensor * shape.hidden_size * ACTIVATION + hidden_bytes(file)
     hidden = file.pipeline.micro_batch_rows * file.sequence_length * shape.hidden_size
-    return (shape.vocab_size // cut * shape.hidden_size + hidden) * ACTIVATION
+    return (shape.vocab_size * shape.hidden_size + hidden) * ACTIVATION
