@@ -23,8 +23,8 @@ _KINDS = {
 }
 _CHECKPOINTING = {
     "none": "activations, all kept",
-    "selective": "activations, only products and attention kept",
-    "full": "activations, only layers' inputs kept",
+    "selective": "activations, products and attention kept",
+    "full": "activations, layers' inputs kept",
 }
 
 
@@ -67,7 +67,7 @@ def _print(console: Console, file: "LayoutFile", found: "Estimate") -> None:
 def memory_table(file: "LayoutFile", found: "Estimate") -> Table:
     """One line a kind of memory, one column a pipeline rank; totals for each kind of checkpointing."""
     ranks = [memory.pipeline_rank for memory in found.memory]
-    table = _table("memory of one process, GB (10^9 bytes)", [f"pipeline rank {rank}" for rank in ranks])
+    table = _table("memory of one process, by pipeline rank, GB (10^9 bytes)", [f"rank {rank}" for rank in ranks])
     for kind, label in _KINDS.items():
         table.add_row(label, *(_gigabytes(getattr(memory, kind)) for memory in found.memory))
     for kind, label in _CHECKPOINTING.items():
@@ -83,13 +83,13 @@ def memory_table(file: "LayoutFile", found: "Estimate") -> Table:
 def traffic_table(file: "LayoutFile", found: "Estimate") -> Table:
     """One line a dimension in which something is sent."""
     ranks = [memory.pipeline_rank for memory in found.memory]
-    columns = [*(f"pipeline rank {rank}" for rank in ranks), "GB/s", "seconds"]
-    table = _table("sent by one process in a step, GB", columns)
+    columns = [*(f"rank {rank}" for rank in ranks), "GB/s", "seconds"]
+    table = _table("sent by one process in a step, by pipeline rank, GB", columns)
     labels = {
-        "tensor": "tensor: reductions and gathers in layers",
-        "context": "context: all-to-all about attention",
+        "tensor": "tensor: reductions and gathers",
+        "context": "context: all-to-all of heads",
         "expert": "expert: all-to-all of tokens",
-        "shard": "shard: weights gathered, gradients scattered",
+        "shard": "shard: weights and gradients",
         "replicate": "replicate: gradients summed",
         "pipeline": "pipeline: hidden states and gradients",
     }
