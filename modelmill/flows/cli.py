@@ -104,12 +104,16 @@ def plan(
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print the recipe with every default filled in.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the training stages over tokens instead: .png, .svg or .html."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what each stage would do (reuse, resume, build), why, and the time and cost to expect."""
     from modelmill.flows import inspection
 
-    inspection.show_plan(console, recipe, overrides or [], force or [], compute, resolved, as_json)
+    inspection.show_plan(console, recipe, overrides or [], force or [], compute, resolved, as_json, plot)
 
 
 @app.command()

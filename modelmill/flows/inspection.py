@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -27,9 +28,9 @@ def current_line(recipe: str | None, overrides: list[str]) -> Line:
 
 def show_plan(
     console: Console, recipe: str | None, overrides: list[str], force: list[str], compute: str | None,
-    resolved: bool, as_json: bool,
+    resolved: bool, as_json: bool, plot: Path | None = None,
 ) -> None:  # fmt: skip
-    """Print a plan, or the resolved recipe."""
+    """Print a plan, or the resolved recipe; or draw what the training stages do."""
     line = current_line(recipe, overrides)
     if resolved:
         print_yaml(console, line.resolved())
@@ -37,6 +38,12 @@ def show_plan(
     for stage in force:
         line.node(stage)
     entries = plan_line(line, Store(mill_home()), tuple(force))
+    if plot is not None:
+        from modelmill.flows.training_plan import draw_training_plan, training_stretches
+
+        draw_training_plan(line, training_stretches(line, entries, Store(mill_home())), plot)
+        console.print(str(plot), soft_wrap=True)
+        return
     config = load_compute(compute or line.compute)
     seconds, cost, unknown = estimate(entries, config.price_per_hour)
     if as_json:

@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 # Okabe and Ito's palette, which people who see colours differently can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -134,3 +135,70 @@ def alignment(steps: list[dict[str, Any]]) -> str:
         axes.set_ylim(0, min(1.08, max(step["high"] for step in steps) * 1.15 + 0.02))
         axes.set_ylabel("verified accuracy")
         return svg_uri(figure)
+
+
+def plan_figure(title: str, stretches: list[dict[str, Any]]) -> Figure:
+    """What holds at each number of tokens over the training stages: four lines, and the shares of the domains."""
+    panels = ("learning rate", "tokens per step", "tokens per row", "rotary base", "mixture")
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(5, 1, figsize=(9, 10), sharex=True, height_ratios=(3, 2, 2, 2, 2))
+        figure.suptitle(title)
+        start = 0.0
+        for index, stretch in enumerate(stretches):
+            x = [start + tokens for tokens in stretch["tokens"]]
+            for panel, name in zip(axes[:4], panels, strict=False):
+                panel.plot(x, stretch[name], color=COLOURS[index % len(COLOURS)], linewidth=1.6, label=stretch["label"])
+            for panel in axes:
+                panel.axvline(x[-1], color="#888", linewidth=0.6, linestyle=":")
+            start = x[-1]
+        for panel, name in zip(axes, panels, strict=True):
+            panel.set_ylabel(name)
+        for panel, name in zip(axes[1:4], panels[1:4], strict=True):
+            _mark_values(panel, sorted({value for stretch in stretches for value in stretch[name]}))
+        axes[0].set_ylim(bottom=0)
+        axes[0].legend(frameon=False, fontsize=8)
+        _draw_mixtures(axes[4], stretches)
+        axes[4].set_xlabel("tokens")
+        axes[4].xaxis.set_major_formatter(EngFormatter(sep=""))
+    return figure
+
+
+def _mark_values(axes: Any, values: list[float]) -> None:
+    """A logarithmic axis that is marked where the values are, the largest first, as far as there is room."""
+    axes.set_yscale("log")
+    axes.set_ylim(values[0] / 1.5, values[-1] * 1.5)
+    marked = [values[-1]]
+    for value in reversed(values):
+        if (values[-1] * 2.25 / values[0]) ** 0.12 < marked[-1] / value:
+            marked.append(value)
+    axes.yaxis.set_major_locator(FixedLocator(marked))
+    axes.yaxis.set_major_formatter(lambda value, _: EngFormatter(sep="")(value) if value >= 1e6 else f"{value:,.0f}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _draw_mixtures(axes: Any, stretches: list[dict[str, Any]]) -> None:
+    """Shares of the domains, stacked; grey where the weights are those of the tokens."""
+    used = [weights for stretch in stretches for weights in stretch["mixture"] if weights]
+    domains = sorted({domain for weights in used for domain in weights})
+    names = [*domains, "as the tokens have it"]
+    x, shares, start = [], [], 0.0
+    for stretch in stretches:
+        for tokens, weights in zip(stretch["tokens"], stretch["mixture"], strict=True):
+            total = sum(weights.values()) if weights else 1.0
+            x.append(start + tokens)
+            shares.append([(weights or {}).get(domain, 0.0) / total for domain in domains] + [0.0 if weights else 1.0])
+        start = x[-1]
+    colours = [*(COLOURS[index % len(COLOURS)] for index in range(len(domains))), "#cccccc"]
+    axes.stackplot(x, list(zip(*shares, strict=True)), labels=names, colors=colours, alpha=0.8)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, SVG or an HTML page that holds the SVG; closes it."""
+    if path.suffix == ".html":
+        page = f'<!doctype html><meta charset="utf-8"><title>{path.stem}</title><img src="{svg_uri(figure)}" alt="">'
+        path.write_text(page, encoding="utf-8")
+        return
+    figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plt.close(figure)
