@@ -33,6 +33,7 @@ from modelmill.tasks.lm.plan import Plan, StepPoint
 from modelmill.tasks.lm.settings import TrainSettings
 from modelmill.tasks.lm.spikes import Spike, SpikeWatch
 from modelmill.tasks.lm.stopping import stop_signal
+from modelmill.tasks.lm.watchdog import open_watchdog
 
 Objective = Callable[[PreTrainedModel, Any], Tensor]
 """(model, micro-batch) → loss SUMMED over what the batch's `weight` counts; the engine divides by the weight."""
@@ -132,6 +133,7 @@ def train(
         with (
             open_pieces(model, num_pieces, settings.num_threads) as pieces,
             open_routers(pieces.models, settings.balance) as routers,
+            open_watchdog(settings.hang_seconds) as watchdog,
             stop_signal() as stop,
         ):
             if validate and not run.first and start_tokens == 0:
@@ -143,12 +145,14 @@ def train(
                 run.steps, run.tokens = point.step + 1, point.tokens + point.num_tokens
                 if point.rope_theta is not None:
                     set_rope_theta(model, point.rope_theta)
+                watchdog.beat(point.step, patient=point.step == resumed_at)
                 if not run.spikes.skips(point.step):
                     batch = ranks.own_labels(batches.batch(ranks.own_rows(point)), point)
                     _step(run, pieces, routers, batch, point, objective, clip_norm)
                     if spike := run.spikes.judge(point, *_loss_and_norm(run)):
                         points = plan.points(_roll_back(run, spike), start_tokens, end_tokens)
                         continue
+                watchdog.beat(point.step, "after the step", patient=True)
                 _after_step(run, point, validate)
                 if ranks.sum(len(stop)):
                     _save(run)
