@@ -3,7 +3,8 @@
 model/                  Hugging Face folder with tokenizer and chat template
 optimizer.safetensors   moments, for the next training stage
 training.json           what was done and measured, without times
-curve.jsonl             loss and learning rate by step
+curve.jsonl             loss and learning rate by step, spikes
+experts.json            mixture of experts only: load of each expert by layer and domain of the held-out tokens
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.lm.checkpoints import export, save_moments, write_curve
 from modelmill.tasks.lm.data import TokenFolder
 from modelmill.tasks.lm.engine import TrainReport
+from modelmill.tasks.lm.evaluate import ValidationSet
 from modelmill.tasks.lm.model import read_shape
+from modelmill.tasks.lm.moe import expert_loads, router_modules
 from modelmill.tasks.lm.parallel.ranks import Ranks
 
 
@@ -72,7 +75,27 @@ def training_facts(
         "steps": report.steps,
         "tokens": report.tokens,
         "training_loss": report.loss,
+        "spikes": [line for line in report.curve if "first_skipped" in line],
     }
+
+
+def spike_sentences(training: dict[str, Any]) -> list[str]:
+    """What a stage's summary says of loss spikes: nothing where there were none."""
+    spikes = training.get("spikes")
+    if not spikes:
+        return []
+    skipped = ", ".join(f"{spike['first_skipped']} to {spike['last_skipped']}" for spike in spikes)
+    tokens = sum(spike["skipped_tokens"] for spike in spikes)
+    return [f"{len(spikes)} loss spike(s): left out the batches of steps {skipped} ({tokens:,} tokens)."]
+
+
+def write_expert_loads(output: Path, model: PreTrainedModel, held_out: ValidationSet, ranks: Ranks) -> None:
+    """Write `experts.json`: who gets which domain's tokens; nothing for a dense model."""
+    if not router_modules(model):
+        return
+    loads = expert_loads(model, held_out)
+    if ranks.is_first:
+        write_json(output / "experts.json", loads)
 
 
 def fell(report: TrainReport) -> bool:

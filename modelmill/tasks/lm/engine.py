@@ -1,9 +1,9 @@
 """Model, optimiser, plan and batches → a trained model and its curve. The one training loop of every stage.
 
-    for step: plan(tokens) → batch(step) → loss → backward → clip → optimiser step → log, validate, save
+    for step: plan(tokens) → batch(step) → loss → backward → clip → optimiser step → router bias → log, validate, save
 
 A run can be killed at any moment: called again with the same arguments it continues from the newest training state
-in its workspace, and ends with the same bits.
+in its workspace, and ends with the same bits. One whose loss spikes goes back and leaves the batches concerned out.
 """
 
 import math
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from modelmill.tasks.errors import MillError
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import save_snapshot
 from modelmill.tasks.lm.data import Batch, Batches, TrainingBatch
 from modelmill.tasks.lm.losses import cross_entropy_sum
 from modelmill.tasks.lm.model import hidden_states, output_head, set_rope_theta
+from modelmill.tasks.lm.moe import Routers, open_routers
 from modelmill.tasks.lm.optim import set_learning_rate
 from modelmill.tasks.lm.parallel.clip import clip_gradients
 from modelmill.tasks.lm.parallel.ranks import Ranks
@@ -31,7 +31,9 @@ from modelmill.tasks.lm.parallel.states import States, open_states
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
 from modelmill.tasks.lm.plan import Plan, StepPoint
 from modelmill.tasks.lm.settings import TrainSettings
+from modelmill.tasks.lm.spikes import Spike, SpikeWatch
 from modelmill.tasks.lm.stopping import stop_signal
+from modelmill.tasks.lm.watchdog import open_watchdog
 
 Objective = Callable[[PreTrainedModel, Any], Tensor]
 """(model, micro-batch) → loss SUMMED over what the batch's `weight` counts; the engine divides by the weight."""
@@ -44,8 +46,9 @@ Validate = Callable[[PreTrainedModel], dict[str, float]]
 class TrainReport:
     """What a run leaves beside the weights. `curve`, `first`, `last` are deterministic, seconds are not.
 
-    curve: {step, tokens, loss, learning_rate, grad_norm} averaged over `log_every_steps`, and {step, tokens} with
-    the figures of a validation. first, last: validation before and after. loss: that of the last line.
+    curve: {step, tokens, loss, learning_rate, grad_norm} averaged over `log_every_steps`, {step, tokens} with the
+    figures of a validation, and the fields of each `Spike`. With experts also what `Routers.end_step` returns.
+    first, last: validation before and after. loss: that of the last line.
     """
 
     steps: int
@@ -70,13 +73,14 @@ class _Run:
     journal: Journal | None
     label: str
     total_tokens: int
+    plan_tokens: int
     device: str
     ranks: Ranks
     states: States | None
+    spikes: SpikeWatch
     curve: list[dict[str, Any]] = field(default_factory=list)
     first: dict[str, float] = field(default_factory=dict)
-    losses: list[Tensor] = field(default_factory=list)
-    norms: list[Tensor] = field(default_factory=list)
+    measured: list[dict[str, Tensor]] = field(default_factory=list)
     seconds: float = 0.0
     trained_tokens: int = 0
     steps: int = 0
@@ -114,25 +118,41 @@ def train(
     On several processes each calls it with its `ranks` and its shards of the model; the report is the same on all.
 
     Raises:
-        MillError: the loss is not a number any more.
+        MillError: the loss is not a number any more, or rises too often, and going back does not help.
         SystemExit, KeyboardInterrupt: told to stop; the state is saved, and the same call continues.
     """
     ranks = ranks or Ranks()
     device = str(next(model.parameters()).device)
     total_tokens = end_tokens or plan.total_tokens
     with open_states(workspace, model, optimizer, settings, ranks) as states:
+        spikes = SpikeWatch(settings.spikes, workspace)
         run = _Run(model, optimizer, settings, workspace, journal if ranks.is_first else None, label, total_tokens,
-                   device, ranks, states)  # fmt: skip
+                   plan.total_tokens, device, ranks, states, spikes)  # fmt: skip
         resumed_at = _resume(run)
         num_pieces = settings.num_pieces if device == "cpu" and ranks.alone else 1
-        with open_pieces(model, num_pieces, settings.num_threads) as pieces, stop_signal() as stop:
+        with (
+            open_pieces(model, num_pieces, settings.num_threads) as pieces,
+            open_routers(pieces.models, settings.balance) as routers,
+            open_watchdog(settings.hang_seconds) as watchdog,
+            stop_signal() as stop,
+        ):
             if validate and not run.first and start_tokens == 0:
                 run.first = _validate(run, validate)
-            for point in plan.points(resumed_at, start_tokens, end_tokens):
+            if not resumed_at:
+                _save(run)
+            points = plan.points(resumed_at, start_tokens, end_tokens)
+            while point := next(points, None):
+                run.steps, run.tokens = point.step + 1, point.tokens + point.num_tokens
                 if point.rope_theta is not None:
                     set_rope_theta(model, point.rope_theta)
-                batch = ranks.own_labels(batches.batch(ranks.own_rows(point)), point)
-                _step(run, pieces, batch, point, objective, clip_norm)
+                watchdog.beat(point.step, patient=point.step == resumed_at)
+                if not run.spikes.skips(point.step):
+                    batch = ranks.own_labels(batches.batch(ranks.own_rows(point)), point)
+                    _step(run, pieces, routers, batch, point, objective, clip_norm)
+                    if spike := run.spikes.judge(point, *_loss_and_norm(run)):
+                        points = plan.points(_roll_back(run, spike), start_tokens, end_tokens)
+                        continue
+                watchdog.beat(point.step, "after the step", patient=True)
                 _after_step(run, point, validate)
                 if ranks.sum(len(stop)):
                     _save(run)
@@ -143,7 +163,7 @@ def train(
         steps=run.steps,
         tokens=run.tokens,
         loss=losses[-1] if losses else math.nan,
-        curve=run.curve,
+        curve=run.spikes.marked(run.curve),
         first=run.first,
         last=last,
         tokens_per_second=run.trained_tokens / run.seconds if run.seconds else 0.0,
@@ -153,7 +173,13 @@ def train(
 
 
 def _step(
-    run: _Run, pieces: Pieces, batch: TrainingBatch, point: StepPoint, objective: Objective, clip_norm: float
+    run: _Run,
+    pieces: Pieces,
+    routers: Routers,
+    batch: TrainingBatch,
+    point: StepPoint,
+    objective: Objective,
+    clip_norm: float,
 ) -> None:
     """One optimiser step on one batch."""
     started = time.perf_counter()
@@ -162,6 +188,7 @@ def _step(
     run.learning_rate = point.learning_rate
     set_learning_rate(run.optimizer, point.learning_rate)
     weight = max(run.ranks.sum(batch.weight) / run.ranks.layout.pipeline, 1.0)
+    routers.begin_step(1 / point.num_rows)
 
     def backward(model: PreTrainedModel, piece: TrainingBatch) -> Tensor:
         total = torch.zeros((), device=run.device)
@@ -176,9 +203,8 @@ def _step(
     norm = clip_gradients(run.model, clip_norm, run.ranks)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    run.losses.append(total)
-    run.norms.append(norm)
-    run.steps, run.tokens = point.step + 1, point.tokens + point.num_tokens
+    figures = routers.end_step(run.tokens / run.plan_tokens)
+    run.measured.append({"loss": total, "grad_norm": norm} | figures)
     run.trained_tokens += batch.num_tokens * run.ranks.layout.data_size
     run.seconds += time.perf_counter() - started
 
@@ -214,24 +240,36 @@ def _crosses(every: int | None, point: StepPoint) -> bool:
 
 def _log(run: _Run) -> None:
     """Turn the steps since the last line into one line of the curve and one of the journal."""
-    if not run.losses:
+    if not run.measured:
         return
-    loss = float(torch.stack(run.losses).mean())
-    norm = float(torch.stack(run.norms).mean())
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        raise MillError(
-            f"{run.label}: the loss is {loss} and the gradient norm {norm} before step {run.steps} "
-            f"({run.tokens} tokens); expected finite numbers. Lower the learning rate, lengthen the warm-up or look at "
-            "the data of these steps"
-        )
-    line = {"tokens": run.tokens, "loss": loss, "learning_rate": run.learning_rate, "grad_norm": norm}
+    means = {name: torch.stack([step[name] for step in run.measured]).mean(0).tolist() for name in run.measured[0]}
+    line = {"tokens": run.tokens, "learning_rate": run.learning_rate} | means
     run.curve.append({"step": run.steps} | line)
-    run.losses.clear()
-    run.norms.clear()
+    run.measured.clear()
     if run.journal:
         run.journal.progress(run.label, run.tokens, run.total_tokens, "tokens")
-        speed = run.trained_tokens / run.seconds
-        run.journal.metrics(run.steps, line | {"tokens_per_second": speed})
+        numbers = {name: value for name, value in line.items() if not isinstance(value, list)}
+        run.journal.metrics(run.steps, numbers | {"tokens_per_second": run.trained_tokens / run.seconds})
+
+
+def _loss_and_norm(run: _Run) -> tuple[float, float]:
+    """Of the newest step."""
+    return float(run.measured[-1]["loss"]), float(run.measured[-1]["grad_norm"])
+
+
+def _roll_back(run: _Run, spike: Spike) -> int:
+    """Go back to the newest state from before the spike, leave its batches out; returns the steps done by then."""
+    run.spikes.check(spike, run.label)
+    assert run.states
+    run.states.remove_after(spike.first_skipped)
+    run.spikes.record(spike, write=run.ranks.is_first)
+    steps = _resume(run)
+    if run.journal:
+        run.journal.note(
+            f"{run.label}: {spike}; went back to step {steps} and leaves out the batches of steps "
+            f"{spike.first_skipped} to {spike.last_skipped}"
+        )
+    return steps
 
 
 @torch.no_grad()
@@ -252,9 +290,11 @@ def _resume(run: _Run) -> int:
     run.curve, run.first = progress["curve"], progress["first"]
     run.steps, run.tokens, run.learning_rate = progress["step"], progress["tokens"], progress["learning_rate"]
     run.finished = progress["finished"]
-    run.losses = [torch.tensor(value) for value in progress["losses"]]
-    run.norms = [torch.tensor(value) for value in progress["norms"]]
-    if run.journal:
+    run.measured = [
+        {name: torch.tensor(value, device=run.device) for name, value in step.items()} for step in progress["measured"]
+    ]
+    run.spikes.restore(progress["spikes"])
+    if run.journal and run.steps:
         run.journal.note(f"{run.label}: continued from step {run.steps}")
     return run.steps
 
@@ -268,8 +308,8 @@ def _save(run: _Run) -> None:
         "finished": run.finished,
         "curve": run.curve,
         "first": run.first,
-        "losses": [float(value) for value in run.losses],
-        "norms": [float(value) for value in run.norms],
+        "measured": [{name: value.tolist() for name, value in step.items()} for step in run.measured],
+        "spikes": run.spikes.state,
     }
     run.states.save(run.steps, progress)
 

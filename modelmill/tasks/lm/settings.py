@@ -8,20 +8,68 @@ from modelmill.tasks.stage import StageConfig
 
 
 class OptimizerConfig(StageConfig):
-    """AdamW; defaults are those of dots.llm1, Baichuan and DeepSeek (decays 0.9 and 0.95, weight decay 0.1, clip 1)."""
+    """AdamW, or Muon for the hidden matrices and AdamW for the rest. Defaults are those of dots.llm1, Baichuan and
+    DeepSeek (decays 0.9 and 0.95, weight decay 0.1, clip 1)."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    "muon: hidden matrices (each expert its own) by Muon at AdamW's update size (arXiv:2502.16982), so that a learning "
+    "rate carries over; embeddings, head, norms and routers stay with AdamW."
     beta1: float = 0.9
-    "Decay of the first moment."
+    "AdamW: decay of the first moment."
     beta2: float = 0.95
-    "Decay of the second moment."
+    "AdamW: decay of the second moment."
     eps: float = 1e-8
-    "Added to the root of the second moment."
-    weight_decay: float = 0.1
-    "Decoupled weight decay of matrices; norms and biases have none."
+    "AdamW: added to the root of the second moment."
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    "Muon: decay of the (Nesterov) momentum."
+    newton_schulz_steps: int = Field(default=5, gt=0)
+    "Muon: iterations that make an update orthogonal."
+    state_precision: Literal["fp32", "bf16"] = "fp32"
+    "AdamW: bf16 halves the memory of the moments (DeepSeek-V3 §3.3.2); keep beta2 at 0.99 or below then."
+    weight_decay: float = Field(default=0.1, ge=0)
+    "Decoupled: a step takes weight_decay · learning rate of each matrix (Llama: 0.1 · the rate); not of norms, biases."
+    decay_embeddings: bool = True
+    "Whether the weight decay also takes from the embedding and the output head."
     clip_norm: float = Field(default=1.0, gt=0)
     "Gradients are scaled down to this global norm."
     mup_base_width: int | None = None
-    "muP (arXiv:2203.03466): learning rate of hidden matrices times base width / width; none: one rate for all."
+    "muP (arXiv:2203.03466): learning rate of hidden matrices times base width / width (its root for Muon, by the "
+    "spectral condition of arXiv:2310.17813); none: one rate for all."
+
+
+class ExpertBalance(StageConfig):
+    """How experts are kept evenly loaded. dots.llm1 does not publish its values: these are DeepSeek-V3's
+    (arXiv:2412.19437 §4.2)."""
+
+    bias_rate: float = Field(default=0.001, ge=0)
+    "Step of a router's selection bias after each batch: down for overloaded experts, up for the others; 0: no bias."
+    bias_frozen_share: float = Field(default=0.034, ge=0, le=1)
+    "Share of the stage's tokens, at its end, over which the bias stays as it is (the last 0.5 of 14.8 trillion)."
+    sequence_loss: float = Field(default=1e-4, ge=0)
+    "Weight of the balance loss within each row, summed over layers; 0: none."
+
+
+class SpikeConfig(StageConfig):
+    """When a run goes back to its newest good state and leaves out the batches concerned (PaLM, arXiv:2204.02311 §5.1).
+
+    A loss that is no number counts at once, a high one after `patience` steps in a row. Without a workspace there is no
+    state to go back to: then only a loss that is no number ends the run.
+    """
+
+    window: int = Field(default=128, gt=0)
+    "Steps that the running median is taken over."
+    min_steps: int = Field(default=32, gt=1)
+    "Steps before a loss can be called high."
+    deviations: float = Field(default=8.0, gt=0)
+    "A loss is high above median + this many robust deviations (1.4826 · median absolute deviation)."
+    min_rise: float = Field(default=0.2, ge=0)
+    "A loss is never high below median + this (nats a token)."
+    patience: int = Field(default=3, gt=0)
+    "High losses in a row that make a spike."
+    skip_before: int = Field(default=1, ge=0)
+    "Batches before the first high one that are left out too: their update may have been the cause."
+    max_rollbacks: int = Field(default=3, ge=0)
+    "More spikes than this end the run with an error; 0: the first one does."
 
 
 class InitialisationConfig(StageConfig):
@@ -77,6 +125,12 @@ class TrainSettings(StageConfig):
     "depend on the number of threads then; with one piece, torch's threads share each operation."
     num_threads: int | None = Field(default=None, json_schema_extra={"placement": True})
     "Threads of this process; none: all cores. One each when several runs share a machine."
+    balance: ExpertBalance = ExpertBalance()
+    "Mixture of experts only: how the load of experts is kept even."
+    spikes: SpikeConfig = SpikeConfig()
+    "What counts as a loss spike, and how often the run goes back behind one."
+    hang_seconds: float = Field(default=40.0, gt=0, json_schema_extra={"placement": True})
+    "Several processes only: one that stands still for so long (at least five of the longest step) ends the run."
     compile: bool = False
     "torch.compile the transformer blocks: 20-45 s, pays back after about a million tokens on a CPU."
 

@@ -9,7 +9,7 @@ import torch
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
-from modelmill.tasks.lm.artifact import training_facts, write_checkpoint
+from modelmill.tasks.lm.artifact import spike_sentences, training_facts, write_checkpoint, write_expert_loads
 from modelmill.tasks.lm.data import RowBatches, check_epochs, count_epochs, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import TrainReport
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
@@ -131,6 +131,7 @@ def _train(
         | forecast_facts(report, decayed, resolved.predicted_loss, resolved.predicted_interval)
     )
     write_checkpoint(output, model, optimizer, tokens, training, report.curve, ranks)
+    write_expert_loads(output, model, held_out, ranks)
     return machine_figures(report)
 
 
@@ -154,6 +155,7 @@ def result(figures: dict[str, float], training: dict[str, Any]) -> StageResult:
         f"{size}, {training['tokens']:,} tokens in {training['steps']:,} steps "
         f"({figures['tokens_per_second']:,.0f} tokens/s).",
         f"Held-out loss {before:.3f} → {after:.3f}; {training['validation_bits_per_byte']:.3f} bits per byte.",
+        *spike_sentences(training),
     ]
     metrics = {
         "validation_loss_before": before,

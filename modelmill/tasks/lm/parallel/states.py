@@ -70,7 +70,9 @@ class States:
         if newest is None:
             return None
         progress = read_json(newest / PROGRESS)
-        if not self.optimizer.state:
+        if progress["fresh"]:
+            self.optimizer.state.clear()
+        elif _is_fresh(self.optimizer):
             _allocate(self.optimizer)
         dcp.load(
             self._tensors(),
@@ -92,9 +94,19 @@ class States:
         self._kept_tokens = progress["tokens"] if stays else self._kept_tokens
         # A copy: the run goes on adding to its curve while this is written.
         facts = copy.deepcopy(progress) | {"step": step, "stays": stays, "kept_tokens": self._kept_tokens}
+        facts["fresh"] = _is_fresh(self.optimizer)
         tensors = self._stager.stage(self._tensors())
         assert isinstance(tensors, dict)
         self._writing = self._writer.submit(self._write, step, tensors, facts)
+
+    def remove_after(self, step: int) -> None:
+        """Remove the states of more than `step` steps: what came after is to be forgotten."""
+        self.wait()
+        if self.ranks.is_first:
+            for path in state_folders(self.folder):
+                if int(path.name.removeprefix("step-")) > step:
+                    remove_path(path)
+        self.ranks.share(None)
 
     def wait(self) -> None:
         """Until the state that is being written lies in its place; raises what went wrong there."""
@@ -155,6 +167,11 @@ def open_states(
 def state_folders(folder: Path) -> list[Path]:
     """Whole training states in a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*") if (path / PROGRESS).is_file())
+
+
+def _is_fresh(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it has made no step and was given no state."""
+    return not any(optimizer.state.values())
 
 
 def _allocate(optimizer: torch.optim.Optimizer) -> None:
