@@ -86,7 +86,7 @@ def _train(
         seed=config.seed,
         weights=resolved.mixture,
         packing=config.packing,
-        changes=plan.mixture_changes,
+        plan=plan,
     )
     epochs = count_epochs(mixture, plan)
     check_epochs(epochs, config.max_epochs)
