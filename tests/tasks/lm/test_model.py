@@ -20,7 +20,14 @@ from modelmill.tasks.lm.model import (
 )
 from modelmill.tasks.lm.optim import build_optimizer, set_learning_rate
 from modelmill.tasks.lm.settings import InitialisationConfig, OptimizerConfig
-from modelmill.tasks.lm.shape import Experts, ModelShape, count_matmul_parameters, count_parameters, flops_per_token
+from modelmill.tasks.lm.shape import (
+    Experts,
+    ModelShape,
+    RopeScaling,
+    count_matmul_parameters,
+    count_parameters,
+    flops_per_token,
+)
 
 DENSE = ModelShape(
     vocab_size=384,
@@ -138,7 +145,8 @@ def test_export_opens_with_transformers_and_gives_the_same_logits(
 ) -> None:
     tokens = open_tokens(tokens_folder)
     model = build_model(shape, seed=3, special_tokens=tokens.special_tokens).eval()
-    set_context(model, rope_theta=50_000.0, max_sequence_length=128)
+    scaling = RopeScaling(kind="llama3", factor=4.0, original_length=32)
+    set_context(model, rope_theta=50_000.0, rope_scaling=scaling, max_sequence_length=128)
     export(model, tokens.tokenizer, tmp_path / "model")
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     ids = torch.randint(16, 384, (2, 100))
@@ -146,7 +154,7 @@ def test_export_opens_with_transformers_and_gives_the_same_logits(
         ours = hidden_states(model, ids, torch.arange(100).expand(2, -1)) @ output_head(model).T
         torch.testing.assert_close(ours, reloaded(ids).logits, atol=1e-5, rtol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path / "model").encode("the mill", add_special_tokens=False)
-    changed = shape.model_copy(update={"rope_theta": 50_000.0, "max_sequence_length": 128})
+    changed = shape.model_copy(update={"rope_theta": 50_000.0, "rope_scaling": scaling, "max_sequence_length": 128})
     assert read_shape(tmp_path / "model") == changed
     assert reloaded.config.eos_token_id == 1
     again = load_model(tmp_path / "model", rope_theta=1e6, max_sequence_length=256)
