@@ -144,7 +144,7 @@ def document_mixture(
     """
     shards = tokens.shards("train")
     weights = dict(shards.mixture if weights is None else weights)
-    changes = mixture_changes(plan) if plan else {}
+    changes: MixtureChanges = plan.mixture_changes if plan else {}
     changed = [each for pairs in changes.values() for _, each in pairs]
     unknown = sorted(set(weights).union(*changed) - set(shards.domains))
     if unknown:
@@ -175,16 +175,6 @@ def _beside(weights: Mapping[str, float], shares: Mapping[str, float]) -> dict[s
     """Weights of domains scaled to what the other sources leave of all rows."""
     factor = (1 - sum(shares.values())) / sum(weights.values())
     return {domain: weight * factor for domain, weight in weights.items()} | dict(shares)
-
-
-def mixture_changes(plan: Plan) -> MixtureChanges:
-    """The rows of each sequence length at which the plan's mixture changes."""
-    changes: dict[int, list[tuple[int, dict[str, float]]]] = {}
-    for segment in plan.timeline().segments:
-        pairs = changes.setdefault(segment.sequence_length, [])
-        if segment.mixture is not None and (not pairs or pairs[-1][1] != segment.mixture):
-            pairs.append((segment.first_row, segment.mixture))
-    return changes
 
 
 def count_epochs(source: RowSource, plan: Plan) -> dict[str, float]:
