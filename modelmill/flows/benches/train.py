@@ -22,13 +22,12 @@ _CHILD = "modelmill.flows.benches.train_case"
 _PEERS = ("plain loop", "HF Trainer")
 CASES = {
     "cpu": {
-        "2m": ("modelmill", "modelmill, documents", "modelmill, compiled", *_PEERS),
+        "2m": ("modelmill", "modelmill, documents", *_PEERS),
         "17m": ("modelmill", "modelmill, documents", *_PEERS),
         "moe": ("modelmill", "modelmill, eager experts"),
     },
     "cuda": {
-        size: ("modelmill", "modelmill, documents", "modelmill, compiled", *_PEERS, "plain loop, compiled")
-        for size in ("0.12b", "1b", "3b")
+        size: ("modelmill", "modelmill, documents", *_PEERS, "plain loop, compiled") for size in ("0.12b", "1b", "3b")
     },
 }
 """For each device, the cases and who runs them; the first is what the others are compared with."""

@@ -111,19 +111,14 @@ Trainer = Callable[[Case, str, Clock], tuple[float, float]]
 """(case, device, clock) → seconds of the measured steps, loss of the first step."""
 
 
-def modelmill(case: Case, device: str, clock: Clock, **changes: Any) -> tuple[float, float]:
+def modelmill(case: Case, device: str, clock: Clock) -> tuple[float, float]:
     """The engine as every stage runs it, without documents in a row."""
-    return _engine(case, device, clock, documents=1, **changes)
+    return _engine(case, device, clock, documents=1)
 
 
 def modelmill_documents(case: Case, device: str, clock: Clock) -> tuple[float, float]:
     """The engine with eight documents to a row and attention kept inside each."""
     return _engine(case, device, clock, documents=8)
-
-
-def modelmill_compiled(case: Case, device: str, clock: Clock) -> tuple[float, float]:
-    """The engine with compiled blocks; compilation is before the measured steps."""
-    return _engine(case, device, clock, documents=1, compile=True)
 
 
 def modelmill_eager_experts(case: Case, device: str, clock: Clock) -> tuple[float, float]:
@@ -132,7 +127,7 @@ def modelmill_eager_experts(case: Case, device: str, clock: Clock) -> tuple[floa
 
 
 def _engine(
-    case: Case, device: str, clock: Clock, *, documents: int, experts: str | None = None, **changes: Any
+    case: Case, device: str, clock: Clock, *, documents: int, experts: str | None = None
 ) -> tuple[float, float]:
     model = _model(case, device)
     if experts:
@@ -146,7 +141,7 @@ def _engine(
         schedule=Schedule(kind="constant", learning_rate=LEARNING_RATE),
     )
     precision = "fp32" if device == "cpu" else "bf16"
-    settings = TrainSettings(num_threads=1, log_every_steps=1, precision=precision, **changes)
+    settings = TrainSettings(num_threads=1, log_every_steps=1, precision=precision)
     batches, border = RandomBatches(case, documents), case.warm_up * tokens
     first = train(model, optimizer, plan, batches, settings, end_tokens=border)
     started = clock.now()
@@ -227,7 +222,6 @@ def hugging_face_trainer(case: Case, device: str, clock: Clock) -> tuple[float, 
 TRAINERS: dict[str, Trainer] = {
     "modelmill": modelmill,
     "modelmill, documents": modelmill_documents,
-    "modelmill, compiled": modelmill_compiled,
     "modelmill, eager experts": modelmill_eager_experts,
     "plain loop": plain_loop,
     "plain loop, compiled": compiled_loop,

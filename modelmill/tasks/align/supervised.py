@@ -9,10 +9,11 @@ from modelmill.tasks.align.config import SupervisedConfig, TrainingConfig
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import export
 from modelmill.tasks.lm.data import RowBatches
-from modelmill.tasks.lm.engine import TrainReport, train
+from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.model import load_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.rows import MaskedRows
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
 

@@ -25,7 +25,7 @@ from modelmill.tasks.lm.data import (
     document_mixture,
     open_tokens,
 )
-from modelmill.tasks.lm.engine import TrainReport, train
+from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.evaluate import ValidationSet, score_domains, summary, validation_metrics, validation_set
 from modelmill.tasks.lm.knots import KnotRows
 from modelmill.tasks.lm.mixture import MixtureRows
@@ -33,6 +33,7 @@ from modelmill.tasks.lm.model import load_model, read_shape, set_context
 from modelmill.tasks.lm.needle import Haystack, NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.schedule import Schedule
 from modelmill.tasks.lm.shape import ModelShape
 from modelmill.tasks.stage import StageContext, StageResult

@@ -18,11 +18,11 @@ from modelmill.tasks.errors import ContractError
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.lm.checkpoints import export, save_moments, write_curve
 from modelmill.tasks.lm.data import TokenFolder
-from modelmill.tasks.lm.engine import TrainReport
 from modelmill.tasks.lm.evaluate import ValidationSet
 from modelmill.tasks.lm.model import read_shape
 from modelmill.tasks.lm.moe import expert_loads, router_modules
 from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.report import TrainReport
 
 
 def write_checkpoint(

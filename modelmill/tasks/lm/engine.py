@@ -30,6 +30,7 @@ from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.states import States, open_states
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
 from modelmill.tasks.lm.plan import Plan, StepPoint
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import TrainSettings
 from modelmill.tasks.lm.spikes import Spike, SpikeWatch
 from modelmill.tasks.lm.stopping import stop_signal
@@ -40,26 +41,6 @@ Objective = Callable[[PreTrainedModel, Any], Tensor]
 
 Validate = Callable[[PreTrainedModel], dict[str, float]]
 """Held-out figures of a model; called without gradients, in evaluation mode."""
-
-
-@dataclass
-class TrainReport:
-    """What a run leaves beside the weights. `curve`, `first`, `last` are deterministic, seconds are not.
-
-    curve: {step, tokens, loss, learning_rate, grad_norm} averaged over `log_every_steps`, {step, tokens} with the
-    figures of a validation, and the fields of each `Spike`. With experts also what `Routers.end_step` returns.
-    first, last: validation before and after. loss: that of the last line.
-    """
-
-    steps: int
-    tokens: int
-    loss: float
-    curve: list[dict[str, Any]] = field(repr=False)
-    first: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] = field(default_factory=dict)
-    tokens_per_second: float = 0.0
-    seconds: float = 0.0
-    resumed_at_step: int = 0
 
 
 @dataclass

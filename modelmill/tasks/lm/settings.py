@@ -131,8 +131,6 @@ class TrainSettings(StageConfig):
     "What counts as a loss spike, and how often the run goes back behind one."
     hang_seconds: float = Field(default=40.0, gt=0, json_schema_extra={"placement": True})
     "Several processes only: one that stands still for so long (at least five of the longest step) ends the run."
-    compile: bool = False
-    "torch.compile the transformer blocks: 20-45 s, pays back after about a million tokens on a CPU."
 
 
 class NeedleConfig(StageConfig):

@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import set_weights, weights
 from modelmill.tasks.lm.data import Batches
-from modelmill.tasks.lm.engine import TrainReport, Validate, train
+from modelmill.tasks.lm.engine import Validate, train
 from modelmill.tasks.lm.optim import moments, set_moments
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.pretrain.config import Config
 
 

@@ -11,13 +11,13 @@ from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import spike_sentences, training_facts, write_checkpoint, write_expert_loads
 from modelmill.tasks.lm.data import RowBatches, check_epochs, count_epochs, document_mixture, open_tokens
-from modelmill.tasks.lm.engine import TrainReport
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.shape import ModelShape, count_active_parameters, count_parameters, flops_per_token
 from modelmill.tasks.pretrain.config import Config
 from modelmill.tasks.pretrain.forecast import forecast_facts, train_with_branch

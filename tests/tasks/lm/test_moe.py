@@ -7,12 +7,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
-from modelmill.tasks.lm.engine import TrainReport, next_token_loss, train
+from modelmill.tasks.lm.engine import next_token_loss, train
 from modelmill.tasks.lm.evaluate import validation_set
 from modelmill.tasks.lm.model import build_model, hidden_states
 from modelmill.tasks.lm.moe import balance_loss, expert_loads, max_violation, open_routers, router_modules
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import StepPoint
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import ExpertBalance, OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts, ModelShape
 from tests.tasks.lm.tiny_run import PLAN

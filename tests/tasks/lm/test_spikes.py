@@ -11,10 +11,11 @@ from modelmill.tasks.errors import MillError
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import weights
 from modelmill.tasks.lm.data import Batch, RowBatches, document_mixture, open_tokens
-from modelmill.tasks.lm.engine import TrainReport, next_token_loss, train
+from modelmill.tasks.lm.engine import next_token_loss, train
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import StepPoint
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import OptimizerConfig, SpikeConfig, TrainSettings
 from modelmill.tasks.lm.spikes import SpikeWatch
 from tests.tasks.lm.tiny_run import PLAN, SHAPE

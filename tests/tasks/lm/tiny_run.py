@@ -12,11 +12,12 @@ from pathlib import Path
 
 from modelmill.tasks.lm.checkpoints import weights
 from modelmill.tasks.lm.data import Batch, RowBatches, document_mixture, open_tokens
-from modelmill.tasks.lm.engine import TrainReport, train
+from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import Plan, Schedule, StepPoint
+from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import ModelShape
 
