@@ -55,7 +55,7 @@ class RayGang:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         self._reserve()
-        options = {"num_cpus": self._cores, "num_gpus": self._gpus, "max_restarts": 0}
+        options: dict[str, Any] = {"num_cpus": self._cores, "num_gpus": self._gpus, "max_restarts": 0}
         actor = ray.remote(**options)(Member)
         self._members = [
             actor.options(
@@ -132,7 +132,7 @@ class RayGang:
         import ray
         from ray.util import placement_group
 
-        bundle = {"CPU": self._cores} | ({"GPU": self._gpus} if self._gpus else {})
+        bundle: dict[str, float] = {"CPU": self._cores} | ({"GPU": self._gpus} if self._gpus else {})
         self._group = placement_group([bundle] * self._num_processes, strategy="PACK")
         has = ray.cluster_resources()
         grows = "RAY_ADDRESS" in os.environ

@@ -74,7 +74,8 @@ def build_model(
 
     Shards are gathered in `compute_dtype`; one whole tensor at a time exists while weights are drawn.
     """
-    spread = ranks is not None and not ranks.alone
+    ranks = ranks or Ranks()
+    spread = not ranks.alone
     with no_init_weights(), torch.device("meta") if spread else nullcontext():
         model = AutoModelForCausalLM.from_config(model_config(shape, special_tokens))
     model.tie_weights()

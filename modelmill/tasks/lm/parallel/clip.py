@@ -21,10 +21,12 @@ def clip_gradients(model: torch.nn.Module, max_norm: float, ranks: Ranks) -> Ten
         _sum_partial_gradients(model, ranks)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     shards = [local(gradient) for gradient in gradients]
-    squares = torch.stack(torch._foreach_norm(shards)).double().square()
+    squares = torch.stack([torch.linalg.vector_norm(shard) for shard in shards]).double().square()
     holders = [num_holders(gradient, ranks) for gradient in gradients]
     total = ranks.sum_tensor((squares / squares.new_tensor(holders)).sum()).sqrt().float()
-    torch._foreach_mul_(shards, torch.clamp(max_norm / (total + 1e-6), max=1.0))
+    scale = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+    for shard in shards:
+        shard.mul_(scale)
     return total
 
 

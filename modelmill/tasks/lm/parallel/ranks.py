@@ -38,7 +38,7 @@ class Ranks:
     mesh: DeviceMesh | None = None
     expert_mesh: DeviceMesh | None = None
     context_mesh: DeviceMesh | None = None
-    state_group: dist.ProcessGroup | None = None
+    state_group: Any = None
 
     @property
     def alone(self) -> bool:

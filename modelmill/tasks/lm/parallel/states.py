@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from modelmill.tasks.files import read_json, remove_path, sync_file, write_json
 from modelmill.tasks.lm.checkpoints import weights
@@ -74,9 +76,9 @@ class States:
             self.optimizer.state.clear()
         elif _is_fresh(self.optimizer):
             _allocate(self.optimizer)
-        dcp.load(
+        load(
             self._tensors(),
-            storage_reader=dcp.FileSystemReader(newest),
+            storage_reader=FileSystemReader(newest),
             process_group=self.ranks.state_group,
             no_dist=self.ranks.alone,
         )
@@ -131,8 +133,8 @@ class States:
         """Shards into a hidden folder, which the first process renames when all of them have written theirs."""
         target = self.folder / f"step-{step:09d}"
         hidden = self.folder / f".step-{step:09d}.tmp"
-        storage = dcp.FileSystemWriter(hidden, single_file_per_rank=True, sync_files=True)
-        dcp.save(tensors, storage_writer=storage, process_group=self.ranks.state_group, no_dist=self.ranks.alone)
+        storage = FileSystemWriter(hidden, single_file_per_rank=True, sync_files=True)
+        save(tensors, storage_writer=storage, process_group=self.ranks.state_group, no_dist=self.ranks.alone)
         if not self.ranks.is_first:
             return
         write_json(hidden / PROGRESS, facts)
