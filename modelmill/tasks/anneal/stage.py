@@ -10,7 +10,13 @@ from modelmill.tasks.anneal.config import Config
 from modelmill.tasks.anneal.instructions import instruction_rows
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
-from modelmill.tasks.lm.artifact import read_training, training_facts, write_checkpoint
+from modelmill.tasks.lm.artifact import (
+    read_training,
+    spike_sentences,
+    training_facts,
+    write_checkpoint,
+    write_expert_loads,
+)
 from modelmill.tasks.lm.checkpoints import average_weights, load_moments, set_weights, snapshots
 from modelmill.tasks.lm.data import (
     RowBatches,
@@ -26,6 +32,7 @@ from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.model import load_model
 from modelmill.tasks.lm.needle import NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.lm.rows import RowSource
 from modelmill.tasks.lm.schedule import Phase, Schedule
@@ -103,6 +110,7 @@ def anneal(
         | {"kept": choice["kept"], "averaged_checkpoints": choice["averaged"], "epochs": epochs}
     )
     write_checkpoint(output, model, optimizer, tokens, training, report.curve)
+    write_expert_loads(output, model, held_out, Ranks())
     return {"tokens_per_second": report.tokens_per_second, "training_seconds": report.seconds}
 
 
@@ -204,5 +212,5 @@ def result(figures: dict[str, float], training: dict[str, Any]) -> StageResult:
         rows_out=training["tokens"],
         unit="tokens",
         metrics={"validation_loss_before": before, **{name: training[name] for name in names}, **figures},
-        summary=summary,
+        summary="\n\n".join([summary, *spike_sentences(training)]),
     )

@@ -15,7 +15,13 @@ from modelmill.tasks.extend.gates import check_gates, enforce, measure
 from modelmill.tasks.extend.report import gate_table, last_ruler, needle_table, ruler_table, write_needle_figure
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.journal import Journal
-from modelmill.tasks.lm.artifact import read_training, training_facts, write_checkpoint
+from modelmill.tasks.lm.artifact import (
+    read_training,
+    spike_sentences,
+    training_facts,
+    write_checkpoint,
+    write_expert_loads,
+)
 from modelmill.tasks.lm.checkpoints import load_moments
 from modelmill.tasks.lm.data import (
     RowBatches,
@@ -32,6 +38,7 @@ from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.model import load_model, read_shape, set_context
 from modelmill.tasks.lm.needle import Haystack, NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.schedule import Schedule
@@ -114,6 +121,7 @@ def grow(
         "epochs": sum_epochs([step["epochs"] for step in gates["steps"]]),
     }
     write_checkpoint(output, growth.model, growth.optimizer, tokens, training, merged.curve)
+    write_expert_loads(output, growth.model, growth.held_out, Ranks())
     return {"tokens_per_second": merged.tokens_per_second, "training_seconds": merged.seconds}
 
 
@@ -285,6 +293,6 @@ def result(figures: dict[str, float], training: dict[str, Any], gates: dict[str,
         rows_out=training["tokens"],
         unit="tokens",
         metrics=metrics,
-        summary="\n\n".join([*tables, *(f"- {waiver}" for waiver in gates["waivers"])]),
+        summary="\n\n".join([*tables, *spike_sentences(training), *(f"- {waiver}" for waiver in gates["waivers"])]),
         waivers=gates["waivers"],
     )
