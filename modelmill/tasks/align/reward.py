@@ -29,6 +29,7 @@ class RewardModel(nn.Module):
     def __init__(self, policy: PreTrainedModel) -> None:
         super().__init__()
         self.model = policy.model
+        self.config = policy.config
         self.pad_token_id: int = policy.config.pad_token_id or 0
         self.device = policy.device
         self.head = nn.Linear(policy.config.hidden_size, 1, device=policy.device)

@@ -113,7 +113,7 @@ def train(
         num_pieces = settings.num_pieces if device == "cpu" and ranks.alone else 1
         with (
             open_pieces(model, num_pieces, settings.num_threads) as pieces,
-            open_routers(pieces.models, settings.balance) as routers,
+            open_routers(pieces.models, settings.balance, ranks) as routers,
             open_watchdog(settings.hang_seconds) as watchdog,
             stop_signal() as stop,
         ):
@@ -169,7 +169,7 @@ def _step(
     run.learning_rate = point.learning_rate
     set_learning_rate(run.optimizer, point.learning_rate)
     weight = max(run.ranks.sum(batch.weight) / run.ranks.layout.pipeline, 1.0)
-    routers.begin_step(1 / point.num_rows)
+    routers.begin_step(point.num_rows)
 
     def backward(model: PreTrainedModel, piece: TrainingBatch) -> Tensor:
         total = torch.zeros((), device=run.device)
@@ -224,7 +224,7 @@ def _log(run: _Run) -> None:
     if not run.measured:
         return
     means = {name: torch.stack([step[name] for step in run.measured]).mean(0).tolist() for name in run.measured[0]}
-    line = {"tokens": run.tokens, "learning_rate": run.learning_rate} | means
+    line = {"tokens": run.tokens} | means | {"learning_rate": run.learning_rate}
     run.curve.append({"step": run.steps} | line)
     run.measured.clear()
     if run.journal:

@@ -13,8 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
+from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.lm.evaluate import ValidationSet
 from modelmill.tasks.lm.model import hidden_states
+from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.settings import ExpertBalance
 
 
@@ -23,8 +25,10 @@ def router_modules(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "e_score_correction_bias")]
 
 
-def balance_loss(logits: Tensor, num_rows: int, top_k: int) -> Tensor:
+def balance_loss(logits: Tensor, num_rows: int, top_k: int, context: dist.ProcessGroup | None = None) -> Tensor:
     """Sum over rows of sum_i f_i · P_i: logits [R·T, E] → scalar; a row whose load is even has 1.
+
+    Where the processes of `context` share the rows, T are this process's tokens, and the sum over them is that value.
 
     f_i = E / (K·T) · number of tokens whose K best scores, without the bias, include i (no gradient);
     P_i = mean over the row of s_i / sum_j s_j, with s = sigmoid(logits).
@@ -34,7 +38,10 @@ def balance_loss(logits: Tensor, num_rows: int, top_k: int) -> Tensor:
     chosen = scores.detach().topk(top_k, dim=-1, sorted=False).indices.flatten(1)
     ones = torch.ones_like(chosen, dtype=scores.dtype)
     fractions = scores.new_zeros(num_rows, num_experts).scatter_add_(1, chosen, ones)
-    probabilities = (scores / scores.sum(-1, keepdim=True)).mean(1)
+    if context is not None:
+        dist.all_reduce(fractions, group=context)
+        num_tokens *= dist.get_world_size(context)
+    probabilities = (scores / scores.sum(-1, keepdim=True)).sum(1) / num_tokens
     return (fractions * probabilities).sum() * (num_experts / (top_k * num_tokens))
 
 
@@ -46,8 +53,10 @@ def max_violation(loads: Tensor) -> Tensor:
 class Routers:
     """Watches the routers of a model and its replicas; does nothing for a dense model. Made by `open_routers`."""
 
-    def __init__(self, models: Sequence[nn.Module], config: ExpertBalance) -> None:
+    def __init__(self, models: Sequence[nn.Module], config: ExpertBalance, ranks: Ranks) -> None:
         self.config = config
+        self.ranks = ranks
+        self.context = ranks.context_mesh.get_group() if ranks.context_mesh else None
         self.replicas = [router_modules(model) for model in models]
         self.biases: list[Any] = [router.e_score_correction_bias for router in self.replicas[0]]
         shape = (len(self.biases), self.biases[0].numel() if self.biases else 0)
@@ -57,9 +66,19 @@ class Routers:
         """By replica: sum of the balance loss, and number of rows that it is of."""
         self.row_weight = 1.0
 
-    def begin_step(self, row_weight: float) -> None:
-        """`row_weight`: what one row counts in the gradient's mean over rows, 1 / rows of the whole batch."""
-        self.row_weight = row_weight
+    def begin_step(self, num_rows: int) -> None:
+        """`num_rows`: rows of the whole batch.
+
+        Raises:
+            RecipeError: the processes cannot share the rows evenly; a row that two have would count twice.
+        """
+        if self.biases and num_rows % self.ranks.layout.data_size:
+            raise RecipeError(
+                f"a batch of {num_rows} rows does not divide by the {self.ranks.layout.data_size} processes that share "
+                "its rows, which a mixture of experts needs; change batch_tokens or the layout"
+            )
+        # Processes that share matrices (tensor) all have the same rows, and gradients are summed over them.
+        self.row_weight = 1 / (num_rows * self.ranks.layout.tensor)
         for tensor in (*self.loads, *self.losses):
             tensor.zero_()
 
@@ -100,9 +119,11 @@ class Routers:
             if not again:
                 count(self.loads[replica][layer], chosen)
             if self.config.sequence_loss:
-                loss = balance_loss(logits, inputs[0].shape[0], router.top_k)
+                num_rows = inputs[0].shape[0]
+                loss = balance_loss(logits, num_rows, router.top_k, self.context)
                 if not again:
-                    self.losses[replica] += torch.stack([loss.detach(), loss.new_tensor(inputs[0].shape[0])])
+                    rows = loss.new_tensor(num_rows / self.ranks.layout.context)
+                    self.losses[replica] += torch.stack([loss.detach(), rows])
                 weights = _AddedLoss.apply(weights, loss, self.config.sequence_loss * self.row_weight)
             return logits, weights, chosen
 
@@ -171,14 +192,14 @@ class _AddedLoss(torch.autograd.Function):
 
 
 @contextmanager
-def open_routers(models: Sequence[nn.Module], config: ExpertBalance) -> Iterator[Routers]:
-    """Watch the routers of a model and its replicas (the model first).
+def open_routers(models: Sequence[nn.Module], config: ExpertBalance, ranks: Ranks) -> Iterator[Routers]:
+    """Watch the routers of a model and its replicas (the model first) on this process of a layout.
 
     Under autocast the routers stay in float32 and the experts' grouped products take its precision; by themselves
     the ones would not, since autocast undoes their cast, and the others neither, since it does not know grouped_mm.
     """
     ALL_EXPERTS_FUNCTIONS.register("grouped_mm", _grouped_experts)
-    routers = Routers(models, config)
+    routers = Routers(models, config, ranks)
     watched = [router for replica in routers.replicas for router in replica]
     forwards = [vars(router).get("forward") for router in watched]
     handles = [
@@ -209,7 +230,7 @@ def _without_autocast(forward: Callable[[Tensor], Any]) -> Callable[[Tensor], An
 
 def _grouped_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
     device = hidden.device.type
-    if not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return grouped_mm_experts_forward(experts, hidden, chosen, weights)
     dtype = torch.get_autocast_dtype(device)
     return grouped_mm_experts_forward(_Cast(experts, dtype), hidden.to(dtype), chosen, weights)  # pyright: ignore

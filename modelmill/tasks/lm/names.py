@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from modelmill.tasks.lm.settings import InitialisationConfig
 
-Kind = Literal["embedding", "head", "final_norm", "residual", "router", "hidden", "vector"]
+Kind = Literal["embedding", "head", "reward_head", "final_norm", "residual", "router", "hidden", "vector"]
 
 _KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
     (re.compile(r"embed_tokens\.weight$"), "embedding"),
     (re.compile(r"lm_head\.weight$"), "head"),
+    (re.compile(r"^head\.weight$"), "reward_head"),
     (re.compile(r"model\.norm\.weight$"), "final_norm"),
     (re.compile(r"norm\.weight$|bias$"), "vector"),
     (re.compile(r"\.mlp\.gate\.weight$"), "router"),
@@ -26,7 +27,7 @@ _KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of a parameter of a Llama or a dots.llm1.
+    """The kind of a parameter of a Llama or a dots.llm1, or of a reward model over one.
 
     Raises:
         ValueError: a parameter that neither of them has.

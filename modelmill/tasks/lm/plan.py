@@ -172,6 +172,15 @@ class Plan(StageConfig):
             for segment in self._segments()
         }
 
+    @property
+    def mixture_changes(self) -> dict[int, list[tuple[int, dict[str, float]]]]:
+        """For each sequence length: (from this row of its rows on, weight of each domain)."""
+        changes: dict[int, list[tuple[int, dict[str, float]]]] = {}
+        for segment in self._segments():
+            if segment.mixture is not None:
+                changes.setdefault(segment.sequence_length, []).append((segment.first_row, segment.mixture))
+        return changes
+
     def _point(self, step: int, timeline: Timeline) -> StepPoint:
         segment = timeline.at_step(step)
         done = step - segment.step

@@ -12,6 +12,7 @@ from modelmill.tasks.lm.evaluate import validation_set
 from modelmill.tasks.lm.model import build_model, hidden_states
 from modelmill.tasks.lm.moe import balance_loss, expert_loads, max_violation, open_routers, router_modules
 from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.plan import StepPoint
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import ExpertBalance, OptimizerConfig, TrainSettings
@@ -70,8 +71,8 @@ def test_the_balance_loss_reaches_the_gradient_with_its_weight(tokens_folder: Pa
     loss = next_token_loss(reference, batch) / batch.weight
     losses = torch.stack([balance_loss(each, 4, 2) for each in logits])
     (loss + 0.5 * losses.sum() / 4).backward()
-    with open_routers([plain], ExpertBalance(sequence_loss=0.5)) as routers:
-        routers.begin_step(1 / 4)
+    with open_routers([plain], ExpertBalance(sequence_loss=0.5), Ranks()) as routers:
+        routers.begin_step(4)
         for part in batch.split(2):
             (next_token_loss(plain, part) / batch.weight).backward()
         figures = routers.end_step(0.0)
@@ -107,7 +108,7 @@ def test_loads_are_counted_by_domain_and_all_tokens_are_routed(tokens_folder: Pa
 
 def test_routers_stay_in_float32_under_autocast(tokens_folder: Path) -> None:
     model, seen = build_model(SHAPE, seed=1), []
-    with open_routers([model], ExpertBalance()), torch.autocast("cpu", torch.bfloat16):
+    with open_routers([model], ExpertBalance(), Ranks()), torch.autocast("cpu", torch.bfloat16):
         router = router_modules(model)[0]
         handle = router.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
         batch = first_batch(tokens_folder)

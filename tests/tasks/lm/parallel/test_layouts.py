@@ -40,13 +40,10 @@ MOE = DENSE.model_copy(
     }
 )
 SHAPES = {"dense": DENSE, "moe": MOE}
-# The six rows of a batch do not divide by four processes; who has more than two rows adds up micro-batches.
-PLAN = Plan(
-    total_tokens=2 * 384,
-    batch_tokens=384,
-    sequence_length=64,
-    schedule=Schedule(kind="constant", learning_rate=1e-2),
-)
+# Six rows do not divide by four processes, which experts would not allow; who has more than two adds up micro-batches.
+ROWS = {"dense": 6, "moe": 8}
+# A gradient near zero is all rounding, and an epsilon far below it would make a whole step of that.
+ADAM = OptimizerConfig(eps=1e-4)
 SETTINGS = TrainSettings(log_every_steps=1, micro_batch_rows=2, checkpoint_every_steps=1)
 CLIP = 0.5
 LAYOUTS = {
@@ -73,13 +70,23 @@ def run(
     """Loss and gradient norm of each step, from the newest state in the workspace on; may write the trained model."""
     tokens = open_tokens(tokens_folder)
     model = build_model(shape, seed=1, special_tokens=tokens.special_tokens, ranks=ranks)
-    optimizer = build_optimizer(model, OptimizerConfig())
+    optimizer = build_optimizer(model, ADAM)
     batches = RowBatches(document_mixture(tokens, seed=1))
-    report = train(model, optimizer, PLAN, batches, SETTINGS, clip_norm=CLIP, workspace=workspace, ranks=ranks)
+    plan = two_steps("moe" if shape.experts else "dense")
+    report = train(model, optimizer, plan, batches, SETTINGS, clip_norm=CLIP, workspace=workspace, ranks=ranks)
     if output:
         export(model, tokens.tokenizer, output / "model", ranks)
         save_moments(output / "optimizer.safetensors", model, optimizer, ranks)
     return [(line["loss"], line["grad_norm"]) for line in report.curve]
+
+
+def two_steps(kind: str) -> Plan:
+    return Plan(
+        total_tokens=2 * 64 * ROWS[kind],
+        batch_tokens=64 * ROWS[kind],
+        sequence_length=64,
+        schedule=Schedule(kind="constant", learning_rate=1e-2),
+    )
 
 
 def forget_last_step(workspace: Path) -> None:
