@@ -15,6 +15,8 @@ from modelmill.tasks.stage import Call
 class Workers:
     """A process pool with a bounded queue; with one worker, this process. Also a `Pool` for global steps."""
 
+    layout = None
+
     def __init__(self, num_workers: int) -> None:
         self.num_workers = max(1, num_workers)
         self._executor: ProcessPoolExecutor | None = None
@@ -57,7 +59,7 @@ class Workers:
         """Results of `function(**call.arguments)` in the order of the calls."""
         return list(self.stream(call_by_name, ((function, call.arguments) for call in calls)))
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
         """One call, in this process."""
         return function(**arguments)
 

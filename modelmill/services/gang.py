@@ -132,7 +132,9 @@ class RayGang:
         import ray
         from ray.util import placement_group
 
-        bundle: dict[str, float] = {"CPU": self._cores} | ({"GPU": self._gpus} if self._gpus else {})
+        bundle: dict[str, float] = {"CPU": self._cores}
+        if self._gpus:
+            bundle["GPU"] = self._gpus
         self._group = placement_group([bundle] * self._num_processes, strategy="PACK")
         has = ray.cluster_resources()
         grows = "RAY_ADDRESS" in os.environ

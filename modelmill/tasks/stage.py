@@ -68,7 +68,7 @@ class Pool(Protocol):
 
     num_workers: int
     layout: Any
-    """The processes of a training run (`modelmill.tasks.lm.parallel.layout.Layout`)."""
+    """The processes of a training run (`modelmill.tasks.lm.parallel.layout.Layout`); None where none can run."""
 
     def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
         """Call the module-level `function(**call.arguments)` for each call; results in the order of the calls.

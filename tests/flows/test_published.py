@@ -1,5 +1,7 @@
 """The shipped recipes of published models give the plans that their reports print."""
 
+from typing import Any
+
 import pytest
 
 from modelmill.flows.recipe import load_recipe
@@ -7,8 +9,12 @@ from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.pretrain.resolve import Picked, resolve_plan
 
 
+def settings(recipe: str, stage: str) -> Any:
+    return load_recipe(recipe).node(stage).config
+
+
 def pretrain_plan(recipe: str) -> Plan:
-    return resolve_plan(Picked(load_recipe(recipe).node("pretrain").config, {}))
+    return resolve_plan(Picked(settings(recipe, "pretrain"), {}))
 
 
 def test_llama_405b() -> None:
@@ -30,7 +36,6 @@ def test_llama_405b() -> None:
 
 def test_dots_llm1() -> None:
     """arXiv:2506.05767 §4.2: 3e-4 after 4,000 steps for 10T tokens; 64M, 96M at 6T, 128M at 8.3T; 1T and 200B more."""
-    line = load_recipe("dots.llm1")
     plan = pretrain_plan("dots.llm1")
     assert plan.schedule.warmup_end(plan.timeline()) == pytest.approx(4_000 * 64e6, rel=1e-3)
     assert plan.at(plan.timeline().tokens(2_000)).learning_rate == pytest.approx(1.5e-4)
@@ -38,14 +43,14 @@ def test_dots_llm1() -> None:
     assert [plan.at(tokens).batch_tokens / 1e6 for tokens in (5.9e12, 6e12, 8.2e12, 8.3e12)] == [64, 96, 96, 128]
     rate = 3e-4
     for name, tokens, last in (("anneal-1", 1e12, 3e-5), ("anneal-2", 200e9, 1e-5)):
-        config = line.node(name).config
+        config = settings("dots.llm1", name)
         rate *= config.final_ratio
         assert (config.total_tokens, rate) == (tokens, pytest.approx(last))
 
 
 def test_minicpm() -> None:
     """arXiv:2404.06395 §4.2, §6.2: 0.01 at 3.93M tokens a step, then half as much every 5,000 steps."""
-    plan, anneal = pretrain_plan("minicpm-2.4b"), load_recipe("minicpm-2.4b").node("anneal").config
+    plan, anneal = pretrain_plan("minicpm-2.4b"), settings("minicpm-2.4b", "anneal")
     assert plan.at(plan.total_tokens)[:2] == (0.01, 3_932_160)
     half_lives = anneal.total_tokens / (5_000 * anneal.batch_tokens)
     assert anneal.final_ratio == pytest.approx(0.5**half_lives, rel=1e-3)

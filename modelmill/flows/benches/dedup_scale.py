@@ -123,6 +123,8 @@ def _cluster(nodes: int) -> Any:
 class _CountingPool:
     """A pool that adds up what its calls cost, wherever they ran."""
 
+    layout = None
+
     def __init__(self, pool: Pool) -> None:
         self.num_workers = pool.num_workers
         self.cpu_seconds, self.peak_bytes = 0.0, 0
@@ -136,9 +138,9 @@ class _CountingPool:
         self.peak_bytes = max([self.peak_bytes, *(each["peak_bytes"] for each in results)])
         return [each["result"] for each in results]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
         """See `Pool.run`."""
-        return self._pool.run(function, arguments, label)
+        return self._pool.run(function, arguments, label, num_processes)
 
 
 def _counted_call(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def category_features(texts: pa.ChunkedArray) -> sparse.csr_matrix:
     beginnings = pc.utf8_slice_codeunits(texts, 0, MAX_CHARACTERS)  # pyright: ignore[reportAttributeAccessIssue]
     features = hashed_features(beginnings)
     matrix = sparse.csr_matrix(
-        (features.data, features.indices & (NUM_COLUMNS - 1), features.indptr), (features.shape[0], NUM_COLUMNS)
+        (features.data, features.indices & (NUM_COLUMNS - 1), features.indptr), (len(texts), NUM_COLUMNS)
     )
     matrix.sum_duplicates()
     return matrix

@@ -20,8 +20,9 @@ def fitted_softmax(
     features: sparse.csr_matrix, classes: np.ndarray, num_classes: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights float32 [num_features, num_classes] and biases [num_classes]; classes: int64 [num_rows]."""
-    order = np.stack([np.random.default_rng([seed, epoch]).permutation(features.shape[0]) for epoch in range(EPOCHS)])
-    weights = np.zeros((features.shape[1], num_classes), np.float32)
+    num_rows, num_features = features.shape  # pyright: ignore[reportGeneralTypeIssues]
+    order = np.stack([np.random.default_rng([seed, epoch]).permutation(num_rows) for epoch in range(EPOCHS)])
+    weights = np.zeros((num_features, num_classes), np.float32)
     biases = np.zeros(num_classes, np.float32)
     data = features.data.astype(np.float32)
     _descend(features.indptr, features.indices, data, classes.astype(np.int64), order, weights, biases)

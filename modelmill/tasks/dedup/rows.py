@@ -21,12 +21,13 @@ class SerialPool:
     """Runs every call in this process, one after another; nothing is recorded."""
 
     num_workers = 1
+    layout = None
 
     def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
         """Results in the order of the calls."""
         return [function(**call.arguments) for call in calls]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
         """One call."""
         return function(**arguments)
 

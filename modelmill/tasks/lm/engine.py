@@ -229,7 +229,7 @@ def _log(run: _Run) -> None:
     run.measured.clear()
     if run.journal:
         run.journal.progress(run.label, run.tokens, run.total_tokens, "tokens")
-        numbers = {name: value for name, value in line.items() if not isinstance(value, list)}
+        numbers = {name: float(value) for name, value in line.items() if not isinstance(value, list)}
         run.journal.metrics(run.steps, numbers | {"tokens_per_second": run.trained_tokens / run.seconds})
 
 

@@ -16,6 +16,8 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 class LocalPool:
     """Runs calls in this process, or in several; results pass through JSON as the contract demands."""
 
+    layout = None
+
     def __init__(self, num_workers: int = 1) -> None:
         self.num_workers = num_workers
 
@@ -27,7 +29,7 @@ class LocalPool:
             futures = [executor.submit(function, **call.arguments) for call in calls]
             return [json.loads(json.dumps(future.result())) for future in futures]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
         return function(**arguments)
 
 

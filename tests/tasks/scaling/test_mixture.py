@@ -6,7 +6,7 @@ from modelmill.tasks.scaling.mixture import MixtureLaw, choose_mixture, draw_mix
 
 DOMAINS = ("code", "en", "zh")
 NATURAL = {"zh": 0.6, "en": 0.3, "code": 0.1}
-FREE = dict.fromkeys(DOMAINS, 1.0)
+FREE: dict[str, float] = dict.fromkeys(DOMAINS, 1.0)
 PLANTED = MixtureLaw(
     DOMAINS,
     np.array([1.0, 2.0, 2.5]),
