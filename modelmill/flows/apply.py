@@ -196,7 +196,7 @@ def _deduplicated(batches: Iterator[Batch], settings: Any, workers: Workers, fol
     for number, (rows, _) in enumerate(batches):
         paths.append(folder / f"part-{number:06d}.parquet")
         write_shard(rows, paths[-1])
-    job = Job(numbered_shards(paths), settings, workers, folder / "work")
+    job = Job(numbered_shards(paths, settings.rows_per_call, workers.num_workers), settings, workers, folder / "work")
     if job.shards:
         decisions = decide(job)
         yield from workers.stream(_unique_rows, ((shard, decisions, settings) for shard in job.shards))
@@ -205,7 +205,7 @@ def _deduplicated(batches: Iterator[Batch], settings: Any, workers: Workers, fol
 def _unique_rows(shard: Any, decisions: Any, settings: Any) -> Tables:
     from modelmill.tasks.dedup.shards import remaining
 
-    rest = remaining(shard, decisions, settings.lines)
+    rest = remaining(shard, decisions, settings)
     return rest.table, rest.dropped
 
 

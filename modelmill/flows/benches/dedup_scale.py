@@ -30,7 +30,6 @@ from modelmill.tasks.text.shards import write_shard
 
 STEP = "dedup, all levels"
 SHARD_DOCUMENTS = 4_000
-CONFIG = Config(rows_per_shard=SHARD_DOCUMENTS, rows_per_partition=2 * SHARD_DOCUMENTS)
 BYTES_PER_DOCUMENT = 2_700  # about, of 500 generated words
 
 
@@ -38,6 +37,7 @@ def measure(
     megabytes: float = 100, times: int = 10, workers: Sequence[int] = (1, 2, 4), nodes: int = 2
 ) -> list[Measured]:
     """One process on the data and on `times` as much; then Ray with each number of workers, and a cluster of nodes.
+    A partition takes the keys of as many documents as the smaller data has.
 
     Rates are per CPU-second of the calls. `seconds` is the wall time of the stage, `peak MB` the largest process's
     memory, and `same digest` is 1 where the output is the same bytes as that of one process.
@@ -47,16 +47,16 @@ def measure(
         folder = Path(name)
         documents = int(megabytes * 1e6 / BYTES_PER_DOCUMENT)
         small = write_documents(folder / "small", documents)
-        first = _apart(folder / "small", folder / "one", "process", 1, 1)
+        first = _apart(folder / "small", folder / "one", documents, "process", 1, 1)
         measured.append(_measured("one process", small, first, first))
         for count in workers:
-            found = _apart(folder / "small", folder / f"workers-{count}", "ray", count, 1)
+            found = _apart(folder / "small", folder / f"workers-{count}", documents, "ray", count, 1)
             measured.append(_measured(f"Ray, {count} workers", small, found, first))
         if nodes > 1:
-            found = _apart(folder / "small", folder / "nodes", "ray", nodes, nodes)
+            found = _apart(folder / "small", folder / "nodes", documents, "ray", nodes, nodes)
             measured.append(_measured(f"Ray, {nodes} nodes of one core", small, found, first))
         large = write_documents(folder / "large", documents * times)
-        found = _apart(folder / "large", folder / "large-one", "process", 1, 1)
+        found = _apart(folder / "large", folder / "large-one", documents, "process", 1, 1)
         measured.append(_measured(f"one process, {times} times the data", large, found, None))
     return measured
 
@@ -80,22 +80,23 @@ def _measured(what: str, megabytes: float, found: dict[str, Any], first: dict[st
     return Measured(STEP, what, megabytes / found["cpu_seconds"], "MB/s", quality)
 
 
-def _apart(source: Path, workspace: Path, backend: str, workers: int, nodes: int) -> dict[str, Any]:
+def _apart(source: Path, workspace: Path, partition: int, backend: str, workers: int, nodes: int) -> dict[str, Any]:
     """`dedup_once` in a process of its own, whose memory nobody has used before."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(dedup_once, source, workspace, backend, workers, nodes).result()
+        return executor.submit(dedup_once, source, workspace, partition, backend, workers, nodes).result()
 
 
-def dedup_once(source: Path, workspace: Path, backend: str, workers: int, nodes: int) -> dict[str, Any]:
+def dedup_once(source: Path, workspace: Path, partition: int, backend: str, workers: int, nodes: int) -> dict[str, Any]:
     """The stage over `source` → digest of its output, CPU-seconds of its calls, wall seconds, peak of a process."""
     config = ComputeConfig.model_validate({"backend": backend, "workers": workers, "device": "cpu"})
+    settings = Config(rows_per_shard=SHARD_DOCUMENTS, rows_per_partition=partition)
     compute, cluster = Compute(config, workspace), _cluster(nodes)
     try:
         journal = Journal(workspace / "journal.jsonl")
         pool = _CountingPool(compute.pool(workspace, journal))
         started = time.monotonic()
-        run(stage_context(source, workspace, CONFIG, pool))
+        run(stage_context(source, workspace, settings, pool))
         seconds = time.monotonic() - started
     finally:
         compute.stop()

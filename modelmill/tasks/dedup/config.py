@@ -69,6 +69,9 @@ class Config(StageConfig):
     A page stays as the earlier crawl has it, even if this crawl has a newer version, since that artifact is final."""
     rows_per_shard: int = Field(default=50_000, ge=1)
     """Documents per output shard, on average; documents are placed and ordered by their id."""
+    rows_per_call: int = Field(default=20_000, ge=1, json_schema_extra={"placement": True})
+    """Documents of small input files that one call reads together (up to 25 MB of compressed files): each partition
+    opens what each call wrote, so many small calls cost more than their rows. Does not change the result."""
     rows_per_partition: int = Field(default=1_000_000, ge=1, json_schema_extra={"placement": True})
     """Documents whose keys one global step holds in memory at a time. Does not change the result."""
 

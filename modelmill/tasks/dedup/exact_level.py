@@ -12,7 +12,6 @@ from modelmill.tasks.dedup.job import Job, beside
 from modelmill.tasks.dedup.known import known_before
 from modelmill.tasks.dedup.shards import Decisions, Shard
 from modelmill.tasks.dedup.shuffle import NONE_DROPPED, partitions_of, read_partition, write_partitions, write_rows
-from modelmill.tasks.text.shards import read_shard
 
 # Files beside the dropped rows of a partition: the keys of the others, and rows that an earlier artifact has.
 KEYS, EARLIER = ".keys", ".earlier"
@@ -37,7 +36,7 @@ def decide_exact(job: Job, decisions: Decisions) -> Decisions:
 
 def write_keys(shard: Shard, output: Path, config: Config, num_partitions: int) -> int:
     """Keys of one shard, by partition of the address (of the text where there is none)."""
-    keys = exact.document_keys(read_shard(shard.path, exact.KEY_COLUMNS), shard.first_row)
+    keys = exact.document_keys(shard.read(exact.KEY_COLUMNS), shard.first_row)
     hashes = keys["url_hash"].fill_null(0).to_numpy()
     hashes = np.where(keys["url_hash"].is_null().to_numpy(), keys["exact_low"].to_numpy(), hashes)
     write_partitions(keys, partitions_of(hashes, num_partitions), num_partitions, output)

@@ -10,6 +10,8 @@ from modelmill.tasks.dedup.shards import Shard
 from modelmill.tasks.stage import Call, Pool
 from modelmill.tasks.text.shards import shard_rows
 
+BYTES_TOGETHER = 25_000_000  # of compressed files, which hold about three times as much text
+
 
 @dataclass(frozen=True)
 class Job:
@@ -66,10 +68,20 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_suffix(suffix)
 
 
-def numbered_shards(paths: Sequence[Path]) -> list[Shard]:
-    """Shards with their rows numbered through; empty ones, which would share a number, are left out."""
+def numbered_shards(paths: Sequence[Path], rows_together: int, num_workers: int) -> list[Shard]:
+    """Shards with their rows numbered through: each file, or neighbours of together at most `rows_together` rows, fewer
+    where that would leave less than two shards a worker. Empty files are left out.
+    """
+    files = [(path, num_rows) for path in paths if (num_rows := shard_rows(path))]
+    most = min(rows_together, sum(num_rows for _, num_rows in files) // (2 * num_workers))
     shards: list[Shard] = []
-    for path in paths:
-        if num_rows := shard_rows(path):
-            shards.append(Shard(path, shards[-1].stop if shards else 0, num_rows))
+    num_bytes = 0
+    for path, num_rows in files:
+        last, size = shards[-1] if shards else None, path.stat().st_size
+        if last and last.num_rows + num_rows <= most and num_bytes + size <= BYTES_TOGETHER:
+            shards[-1] = Shard((*last.files, (path, num_rows)), last.first_row)
+            num_bytes += size
+        else:
+            shards.append(Shard(((path, num_rows),), last.stop if last else 0))
+            num_bytes = size
     return shards

@@ -41,7 +41,8 @@ def dedup_rows(table: pa.Table, config: Config) -> tuple[pa.Table, pa.Table]:
         source = Path(folder) / "rows.parquet"
         write_shard(table, source)
         earlier = usable_folders(config.earlier, key_levels(config)) if config.earlier else []
-        job = Job(numbered_shards([source]), config, SerialPool(), Path(folder) / "work", tuple(earlier))
+        shards = numbered_shards([source], config.rows_per_call, 1)
+        job = Job(shards, config, SerialPool(), Path(folder) / "work", tuple(earlier))
         decisions = decide(job) if job.shards else Decisions()
-        rest = remaining(Shard(source, 0, table.num_rows), decisions, config)
+        rest = remaining(Shard(((source, table.num_rows),), 0), decisions, config)
         return rest.table, rest.dropped

@@ -1,6 +1,8 @@
 """Shards of documents and the decisions made so far → the rows that each next step sees."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +20,34 @@ from modelmill.tasks.text.shards import read_shard
 
 @dataclass(frozen=True)
 class Shard:
-    """One input file whose rows are numbered from `first_row` on, over all files."""
+    """One input file, or a few small ones, whose rows are numbered from `first_row` on, over all shards."""
 
-    path: Path
+    files: tuple[tuple[Path, int], ...]
+    "Each with its number of rows."
     first_row: int
-    num_rows: int
+
+    @property
+    def num_rows(self) -> int:
+        return sum(num_rows for _, num_rows in self.files)
 
     @property
     def stop(self) -> int:
-        """Number of the first row of the next file."""
+        """Number of the first row of the next shard."""
         return self.first_row + self.num_rows
 
     @property
+    def file_starts(self) -> list[int]:
+        """Number of the first row of each file, and `stop`."""
+        return list(accumulate((num_rows for _, num_rows in self.files), initial=self.first_row))
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Its rows, with those of the columns that they have."""
+        return pa.concat_tables([read_shard(path, columns) for path, _ in self.files], promote_options="default")
+
+    @property
     def name(self) -> str:
-        """Name of its files in a step's folder."""
-        return f"{self.first_row:012d}.arrow"
+        """Name of its files in a step's folder; a shard cut otherwise, in a run that goes on, has another."""
+        return f"{self.first_row:012d}-{self.num_rows}.arrow"
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ def remaining(shard: Shard, decisions: Decisions, config: Config, columns: list[
     A text that loses all its lines is dropped with the reason `lines`, one that loses too much of itself in passages
     with the reason `passages`. Dropped rows keep their text as it came.
     """
-    table = read_shard(shard.path, columns)
+    table = shard.read(columns)
     reasons = np.full(table.num_rows, None, object)
     survivors = np.full(table.num_rows, None, object)
     for level, paths in decisions.dropped.items():

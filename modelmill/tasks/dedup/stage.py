@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from modelmill.tasks.dedup.config import Config
@@ -31,7 +32,13 @@ def run(context: StageContext) -> StageResult:
     sources = shard_paths(context.latest("documents").path / "documents")
     levels = key_levels(config)
     earlier = usable_folders(config.earlier, levels)
-    job = Job(numbered_shards(sources), config, context.pool, context.workspace / "dedup", tuple(earlier))
+    job = Job(
+        numbered_shards(sources, config.rows_per_call, context.pool.num_workers),
+        config,
+        context.pool,
+        context.workspace / "dedup",
+        tuple(earlier),
+    )
     if not job.shards:
         raise InputError(f"no document in the {len(sources)} shards that dedup was given; look at what clean kept")
     decisions = decide(job)
@@ -72,7 +79,9 @@ def place_shard(
     rest = remaining(shard, decisions, config)
     target = partitions_of(string_hashes(rest.table["id"], seed=5), num_shards)
     write_partitions(rest.table, target, num_shards, placed / shard.name)
-    write_shard(rest.dropped, output / "dropped" / shard.path.name)
+    bounds = np.searchsorted(rest.dropped_rows, shard.file_starts)
+    for (path, _), start, stop in zip(shard.files, bounds, bounds[1:], strict=False):
+        write_shard(rest.dropped.slice(start, stop - start), output / "dropped" / path.name)
     place_keys(rest, shard, levels, num_shards, placed / "keys")
     return {entry["values"]: entry["counts"] for entry in rest.dropped["reason"].value_counts().to_pylist()}
 

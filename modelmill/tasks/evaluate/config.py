@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest
 from modelmill.tasks.lm.settings import NeedleConfig
 from modelmill.tasks.stage import StageConfig
@@ -14,6 +15,7 @@ from modelmill.tasks.verify.families import FAMILIES
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 TASK_FILES = (".yaml", ".yml")
+TEXT_FILES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
 
 
 class Part(StageConfig):
@@ -23,6 +25,22 @@ class Part(StageConfig):
     """For which models, as patterns of their ids: a stage's id (`pretrain`), or `align/sft-1` for a step of align."""
 
 
+class HeldOutText(StageConfig):
+    """A text of one's own that every model is measured on, such as WikiText-2's test part."""
+
+    name: str
+    """Its column in the scorecard."""
+    path: str = Field(json_schema_extra={"placement": True})
+    """.txt or .txt.gz (one document), .jsonl or .jsonl.gz (documents in `text`); its content enters the stage's key."""
+
+    @field_validator("path")
+    @classmethod
+    def _readable(cls, path: str) -> str:
+        if not path.endswith(TEXT_FILES):
+            raise ValueError(f"found {path!r}; expected a file that ends in {', '.join(TEXT_FILES)}")
+        return path
+
+
 class BitsPerByte(Part):
     """Held-out loss per domain, in bits per UTF-8 byte."""
 
@@ -30,6 +48,15 @@ class BitsPerByte(Part):
     """Window in tokens, the same for every model; none for the shortest context among them."""
     tokens_per_domain: Count = 32_768
     """Tokens of each domain's validation split that are scored, the same ones for every model."""
+    texts: tuple[HeldOutText, ...] = ()
+    """Further texts, scored whole; they do not enter the mean over the domains."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "BitsPerByte":
+        names = [text.name for text in self.texts]
+        if "all" in names or len(set(names)) < len(names):
+            raise ValueError(f"found texts named {', '.join(names)}; expected different names, none of them `all`")
+        return self
 
 
 class Verified(Part):
@@ -107,8 +134,16 @@ class Config(StageConfig):
 
 
 def external_digests(config: Config) -> dict[str, str]:
-    """What each task is, by its place and name: the digest of every local file that it reads, or lm-eval's own."""
+    """What each task and text is, by its name: the digest of every local file that it reads, or lm-eval's own.
+
+    Raises:
+        InputError: a text is not there.
+    """
     digests: dict[str, str] = {}
+    for text in config.bits_per_byte.texts if config.bits_per_byte else ():
+        if not Path(text.path).is_file():
+            raise InputError(f"evaluate.bits_per_byte.texts: found no file {text.path}; give {text.name!r} its path")
+        digests[f"text {text.name}"] = file_digest(Path(text.path))
     for index, task in enumerate(config.tasks):
         kind, source = task.source()
         if kind == "suite":

@@ -77,6 +77,7 @@ def measure_likelihood(context: StageContext, models: list[LineModel], records: 
         "tokens": context.latest("tokens").path,
         "sequence_length": length,
         "tokens_per_domain": part.tokens_per_domain,
+        "texts": part.texts,
         "device": context.device,
     }
     distinct = list({model.fingerprint: model for model in wanted}.values())

@@ -25,7 +25,9 @@ def corpus() -> list[dict[str, str | None]]:
 
 
 CONFIGS = {
-    rule: Config(lines=LineRule.model_validate({"rule": rule, "max_occurrences": 10}), rows_per_shard=20)
+    rule: Config(
+        lines=LineRule.model_validate({"rule": rule, "max_occurrences": 10}), rows_per_shard=20, rows_per_call=1
+    )
     for rule in ("none", "llama", "dots")
 }
 
@@ -88,8 +90,9 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bytes(stage: Callable, tm
     pool = FragilePool()
     for fails_at in range(1, 60, 3):
         pool.fails_at = fails_at
-        # How many partitions there are is placement: it may change between one try and the next.
-        config = config.model_copy(update={"rows_per_partition": 20 + fails_at % 7})
+        # How many partitions and shards there are is placement: it may change between one try and the next.
+        update = {"rows_per_partition": 20 + fails_at % 7, "rows_per_call": 1 + fails_at % 2 * 60}
+        config = config.model_copy(update=update)
         try:
             again = StageRun(tmp_path / "again", shards, config, pool)
             break
@@ -116,6 +119,16 @@ def test_levels_can_be_switched_off(stage: Callable) -> None:
 def test_an_empty_shard_among_others_changes_nothing(stage: Callable) -> None:
     rows = corpus()
     assert stage([[], rows[:9], [], rows[9:], []], CONFIGS["dots"]).bytes() == stage([rows], CONFIGS["dots"]).bytes()
+
+
+def test_small_files_taken_together_change_nothing(stage: Callable) -> None:
+    shards = [corpus()[:10], corpus()[10:30], corpus()[30:31], corpus()[31:]]
+    pools = FragilePool(), FragilePool()
+    alone = stage(shards, CONFIGS["dots"], pools[0])
+    together = stage(shards, CONFIGS["dots"].model_copy(update={"rows_per_call": 40}), pools[1])
+    assert [sum(label == "dedup rows" for label, _ in pool.done) for pool in pools] == [4, 3]
+    for part in ("documents", "keys", "dropped"):
+        assert together.bytes(part) == alone.bytes(part) != {}
 
 
 def test_no_rows_is_an_error(stage: Callable) -> None:

@@ -13,7 +13,7 @@ from modelmill.tasks.files import remove_path, value_digest, write_json
 
 from .conftest import SCHEMA, StageRun, document, prose
 
-CONFIG = Config(lines=LineRule(rule="none"), rows_per_shard=4)
+CONFIG = Config(lines=LineRule(rule="none"), rows_per_shard=4, rows_per_call=1)
 
 
 def published(run: StageRun) -> str:

@@ -79,7 +79,7 @@ def test_a_document_of_copied_passages_is_dropped(unit: str) -> None:
 
 def test_passages_do_not_depend_on_order_or_partitions(stage) -> None:
     rows = [document(f"d{i}", own(i) + (NOTICE if i % 2 else OTHER) + own(50 + i)) for i in range(12)]
-    config = Config(lines=LineRule(rule="none"), passages=Passages(enabled=True), rows_per_shard=20)
+    config = Config(lines=LineRule(rule="none"), passages=Passages(enabled=True), rows_per_shard=20, rows_per_call=1)
     first = stage([rows], config)
     second = stage([rows[7:], rows[:7][::-1]], config.model_copy(update={"rows_per_partition": 5}))
     assert second.bytes() == first.bytes()
