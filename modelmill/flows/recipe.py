@@ -155,15 +155,15 @@ def _node_inputs(
     spec: StageSpec, stage_id: str, before: list[tuple[str, StageSpec]], origin: str
 ) -> tuple[tuple[str, str], ...]:
     inputs: list[tuple[str, str]] = []
-    for type_name in (*spec.consumes, *spec.consumes_all):
-        makers = [maker for maker, other in before if other.produces == type_name]
-        if not makers:
-            sources = [name for name, other in STAGES.items() if other.produces == type_name]
+    for types, takes_all in [*(((name,), False) for name in spec.consumes), (spec.consumes_all, True)]:
+        found = [(name, maker) for name in types for maker, other in before if other.produces == name]
+        if types and not found:
+            sources = [name for name, other in STAGES.items() if other.produces in types]
             raise RecipeError(
-                f"{origin}: stage {stage_id} needs {type_name}, and no stage before it on the line makes that "
+                f"{origin}: stage {stage_id} needs {' or '.join(types)}, and no stage before it on the line makes that "
                 f"({' or '.join(sources)} does)"
             )
-        inputs += [(type_name, maker) for maker in (makers if type_name in spec.consumes_all else makers[-1:])]
+        inputs += found if takes_all else found[-1:]
     return tuple(inputs)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One kind of stage. `consumes` takes the latest artifact of each type, `consumes_all` every one of a type.
+    """One kind of stage. `consumes` takes the latest artifact of each type, `consumes_all` every one of its types,
+    of which the line must have one at least.
 
     on_device: its models run on the accelerator, if the compute has one.
     """

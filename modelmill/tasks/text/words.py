@@ -75,10 +75,13 @@ def _cut_rows(codes, offsets, classes, exception_codes, exception_lengths):
                 starts[count], ends[count] = start, position
                 count += 1
                 continue
+            first = count
             count = _cut_chunk(
                 codes, start, position, classes, exception_codes, exception_lengths, possible, starts, ends, count,
                 suffixes,
             )  # fmt: skip
+            if count > first + 1:
+                count = _joined(codes, starts, ends, first, count, exception_codes, exception_lengths, possible)
         row_offsets[row + 1] = count
     return starts[:count].copy(), ends[:count].copy(), row_offsets
 
@@ -141,6 +144,24 @@ def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, p
     for suffix in range(num_suffixes - 1, -1, -1):
         starts[count], ends[count] = suffixes[2 * suffix], suffixes[2 * suffix + 1]
         count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _joined(codes, starts, ends, first, count, exception_codes, exception_lengths, possible):
+    """Join neighbouring words from `first` on that together spell an exception, as in `later():`, where `):` is one:
+    spaCy looks for them once more after all is cut, the longest first. Returns the new number of words."""
+    for size in range(4, 1, -1):
+        kept, i = first, first
+        while i < count:
+            stop = i + 1
+            if i + size <= count:
+                found = _find_exception(codes, starts[i], ends[i + size - 1], exception_codes, possible)
+                if found >= 0 and exception_lengths[found, 1] == 0:
+                    stop = i + size
+            starts[kept], ends[kept] = starts[i], ends[stop - 1]
+            kept, i = kept + 1, stop
+        count = kept
     return count
 
 

@@ -22,6 +22,7 @@ def cut(text: str) -> list[str]:
         ("see https://a.org/x-y?z=1.", ["see", "https://a.org/x-y?z=1", "."]),
         ("10km... 3.5% e.g. Bob's", ["10", "km", "...", "3.5", "%", "e.g.", "Bob", "'s"]),
         ("end.Start a,b 5-6 x=y", ["end", ".", "Start", "a", ",", "b", "5", "-", "6", "x", "=", "y"]),
+        ("def later(): f(x): (a.m.):", ["def", "later", "(", "):", "f(x", "):", "(", "a.m.", "):"]),
         ("世界人民！ok", ["世", "界", "人", "民", "！", "ok"]),
         ("", []),
         (" \n\t ", []),
