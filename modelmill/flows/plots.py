@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 # Okabe and Ito's palette, which people who see colours differently can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -45,77 +46,61 @@ def _uri(svg: bytes) -> str:
 
 def loss_curve(stages: list[dict[str, Any]]) -> str:
     """Training and held-out loss of all stages over the tokens of the whole line, and the learning rate below."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, (top, bottom) = plt.subplots(
             2, 1, figsize=(8.4, 5.2), sharex=True, gridspec_kw={"height_ratios": [3, 1]}
         )
-        start = 0
-        for index, stage in enumerate(stages):
-            start = _draw_stage(top, bottom, stage, start, COLOURS[index % len(COLOURS)])
+        for index, stage in enumerate(in_turn(stages)):
+            _draw_stage(top, bottom, stage, COLOURS[index % len(COLOURS)])
         top.set_ylabel("loss (nats per token)")
-        top.legend(frameon=False, title="line: training, dots: held-out")
+        top.legend(frameon=False, title="lines: training, diamonds: held-out")
         bottom.set_ylabel("learning rate")
-        bottom.set_xlabel("tokens seen (millions)")
         bottom.set_ylim(bottom=0)
+        mark_tokens((top, bottom), stages)
         return svg_uri(figure)
 
 
-def _draw_stage(top: Any, bottom: Any, stage: dict[str, Any], start: int, colour: str) -> int:
-    """Draw one stage from the token at which it begins; returns where it ends."""
+def in_turn(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages of a line with their curves' tokens counted from the line's first one."""
+    start, found = 0, []
+    for stage in stages:
+        found.append(stage | {"lines": [line | {"tokens": start + line["tokens"]} for line in stage["lines"]]})
+        start = max([line["tokens"] for line in found[-1]["lines"]], default=start)
+    return found
+
+
+def mark_tokens(panels: Sequence[Any], stages: list[dict[str, Any]]) -> None:
+    """Tokens of the whole line on the axis across, and a dotted line where each stage ends."""
+    ends = [max(line["tokens"] for line in stage["lines"]) for stage in in_turn(stages) if stage["lines"]]
+    for axes in panels:
+        for end in ends:
+            axes.axvline(end, color="#888", linewidth=0.6, linestyle=":")
+    panels[-1].set_xlabel("tokens seen")
+    panels[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _draw_stage(top: Any, bottom: Any, stage: dict[str, Any], colour: str) -> None:
     trained = [line for line in stage["lines"] if "loss" in line]
     held = [line for line in stage["lines"] if "validation_loss" in line]
-    x = [(start + line["tokens"]) / 1e6 for line in trained]
+    x = [line["tokens"] for line in trained]
     label = f"{stage['id']}, {stage['training'].get('sequence_length', '?')} tokens a row"
-    top.plot(x, [line["loss"] for line in trained], color=colour, linewidth=1.4, label=label)
-    held_x = [(start + line["tokens"]) / 1e6 for line in held]
+    # A stage of few steps has one line of figures: a point.
+    line_style: dict[str, Any] = {"color": colour, "marker": "." if len(x) < 3 else None}
+    top.plot(x, [line["loss"] for line in trained], linewidth=1.4, label=label, **line_style)
     top.plot(
-        held_x, [line["validation_loss"] for line in held], "o", color=colour, markersize=5, markeredgecolor="white"
+        [line["tokens"] for line in held],
+        [line["validation_loss"] for line in held],
+        "D",
+        color=colour,
+        markersize=5,
+        markeredgecolor="white",
     )
-    bottom.plot(x, [line["learning_rate"] for line in trained], color=colour, linewidth=1.6)
-    end = start + max([line["tokens"] for line in stage["lines"]], default=0)
-    for axes in (top, bottom):
-        axes.axvline(end / 1e6, color="#888", linewidth=0.6, linestyle=":")
-    return end
-
-
-def needle_map(model: dict[str, Any]) -> str:
-    """Share of hidden facts that a model found, by context length and depth."""
-    cells = model["needle"]
-    lengths, depths = sorted({cell["length"] for cell in cells}), sorted({cell["depth"] for cell in cells})
-    grid = [
-        [
-            next(
-                (cell["accuracy"] for cell in cells if (cell["length"], cell["depth"]) == (length, depth)), float("nan")
-            )
-            for length in lengths
-        ]
-        for depth in depths
-    ]
-    with plt.rc_context({**_STYLE, "axes.grid": False}):
-        figure, axes = plt.subplots(figsize=(0.9 + 0.75 * len(lengths), 1.1 + 0.42 * len(depths)))
-        axes.imshow(grid, vmin=0, vmax=1, cmap="cividis", aspect="auto")
-        axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
-        axes.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
-        axes.set_xlabel("context (tokens)")
-        axes.set_ylabel("depth of the fact")
-        axes.set_title(model["id"], fontsize=10)
-        for row, values in enumerate(grid):
-            for column, value in enumerate(values):
-                axes.text(
-                    column,
-                    row,
-                    f"{value:.0%}",
-                    ha="center",
-                    va="center",
-                    color="black" if value > 0.5 else "white",
-                    fontsize=8,
-                )
-        return svg_uri(figure)
+    bottom.plot(x, [line["learning_rate"] for line in trained], linewidth=1.6, **line_style)
 
 
 def alignment(steps: list[dict[str, Any]]) -> str:
     """Verified accuracy on held-out prompts by step, with 95 % intervals."""
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.4, 3.2))
         x = range(len(steps))
         accuracy = [step["accuracy"] for step in steps]
@@ -140,7 +125,7 @@ def alignment(steps: list[dict[str, Any]]) -> str:
 def plan_figure(title: str, stretches: list[dict[str, Any]]) -> Figure:
     """What holds at each number of tokens over the training stages: four lines, and the shares of the domains."""
     panels = ("learning rate", "tokens per step", "tokens per row", "rotary base", "mixture")
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(5, 1, figsize=(9, 10), sharex=True, height_ratios=(3, 2, 2, 2, 2))
         figure.suptitle(title)
         start = 0.0

@@ -6,9 +6,10 @@ from typing import Any
 
 import jinja2
 
-from modelmill.flows import plots, report_data
+from modelmill.flows import expert_plots, plots, report_data
 from modelmill.flows.report_data import StageView
 from modelmill.tasks.evaluate.scorecard import main_header, main_row
+from modelmill.tasks.extend.report import gate_rows, needle_figure, ruler_rows
 from modelmill.tasks.files import atomic_path, read_json
 
 __all__ = ["StageView", "write_report"]
@@ -47,12 +48,31 @@ def page_values(stages: list[StageView], record: dict[str, Any]) -> dict[str, An
         "funnel": report_data.funnel(stages),
         "choice": choice(stages),
         "forecast": report_data.forecast(stages),
-        "plots": [(stage, title, plots.file_uri(path)) for stage, title, path in report_data.plots(stages)],
+        "scaling_plots": [
+            (stage, title, plots.file_uri(path)) for stage, title, path in report_data.scaling_plots(stages)
+        ],
         "loss_curve": plots.loss_curve(curves) if curves else None,
-        "needles": [(model["id"], plots.needle_map(model)) for model in needles],
+        "balance_curve": expert_plots.balance_curve(curves),
+        "experts": [
+            (loads["id"], loads["max_violation"], expert_plots.load_map(loads))
+            for loads in report_data.expert_loads(stages)
+        ],
+        "growths": [growth(found) for found in report_data.growths(stages)],
+        "needles": [(model["id"], plots.svg_uri(needle_figure([(model["id"], model["needle"])]))) for model in needles],
         "alignment": plots.alignment(steps) if steps else None,
         "scorecard": scorecard and [main_header(scorecard), *(main_row(scorecard, row) for row in scorecard["models"])],
         "samples": report_data.samples(stages),
+    }
+
+
+def growth(found: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of one extend: both gates and the tasks like RULER's as rows, and its figure."""
+    gates, figure = found["gates"], found["figure"]
+    return {
+        "id": found["id"],
+        "gates": gate_rows(gates),
+        "ruler": ruler_rows(gates),
+        "figure": plots.file_uri(figure) if figure else None,
     }
 
 

@@ -103,13 +103,30 @@ def waivers(stages: list[StageView]) -> list[tuple[str, str]]:
     ]
 
 
-def plots(stages: list[StageView]) -> list[tuple[str, str, Path]]:
-    """(stage, title, file) of the plots that stages drew themselves."""
+def scaling_plots(stages: list[StageView]) -> list[tuple[str, str, Path]]:
+    """(stage, title, file) of the figures that scaling drew."""
     return [
         (stage.id, path.stem.replace("-", " ").replace("_", " "), path)
-        for stage in stages
-        if stage.artifact
-        for path in sorted((stage.artifact / "report").glob("*.svg"))
+        for stage in finished(stages, "scaling")
+        for path in sorted((stage.artifact / "report").glob("*.svg"))  # type: ignore[operator]
+    ]
+
+
+def growths(stages: list[StageView]) -> list[dict[str, Any]]:
+    """Per extend: id, its gates.json, and the figure that it drew of the facts found before and after each step."""
+    return [
+        {"id": stage.id, "gates": read_json(path), "figure": stage.file("report/needle.svg")}
+        for stage in finished(stages, "extend")
+        if (path := stage.file("gates.json"))
+    ]
+
+
+def expert_loads(stages: list[StageView]) -> list[dict[str, Any]]:
+    """Per checkpoint of a mixture of experts: id, and its experts.json."""
+    return [
+        {"id": stage.id, **read_json(path)}
+        for stage in finished(stages, "pretrain", "extend", "anneal")
+        if (path := stage.file("experts.json"))
     ]
 
 

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from modelmill.flows.expert_plots import relative_loads
 from modelmill.flows.report import StageView, write_report
-from modelmill.tasks.files import write_json
+from modelmill.tasks.extend.report import write_needle_figure
+from modelmill.tasks.files import read_json, write_json
 
 RECORD = {"name": "tiny", "recipe": {"description": "a small line"}, "time": 1.7e9, "links": {}}
 
@@ -47,6 +49,32 @@ def pretrain(folder: Path, scored: bool = True) -> StageView:
     return stage
 
 
+def extend(folder: Path) -> StageView:
+    """A checkpoint of a mixture of experts that grew once."""
+    stage = view(folder, "extend", waivers=["gate waived: needle at 512 tokens: 20% of the facts found"])
+    needle = [{"length": n, "depth": d, "accuracy": 0.5} for n in (256, 512) for d in (0.0, 1.0)]
+    ruler = [{"task": task, "length": 512, "accuracy": 0.25} for task in ("multi_key", "common_words")]
+    step = {"sequence_length": 512, "short": {"bits_per_byte": 2.1, "limit": 2.2}, "ruler": ruler}
+    step |= {"needle": {"accuracy": 0.2, "limit": 1.0, "grid": needle}}
+    gates = {"before": {"needle": needle, "ruler": ruler[:1]}, "steps": [step], "waivers": []}
+    write_json(folder / "extend" / "gates.json", gates)
+    write_needle_figure(folder / "extend" / "report" / "needle.svg", gates)
+    lines = [
+        {"step": n, "tokens": 5120 * n, "loss": 5.0, "learning_rate": 1e-3, "max_violation": 1.5 - n / 4}
+        | {"max_violation_by_layer": [1.0 - n / 4, 2.0 - n / 4]}
+        for n in (1, 2)
+    ]
+    (folder / "extend" / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    training = {"sequence_length": 512, "validation_loss_before": 5.3, "validation_loss": 5.3}
+    write_json(folder / "extend" / "training.json", training)
+    domains = {
+        "prose": {"tokens": 300, "load": [[1.0, 0.5, 0.5], [2.0, 0.0, 0.0]]},
+        "code": {"tokens": 100, "load": [[0.0, 1.0, 1.0], [2.0, 0.0, 0.0]]},
+    }
+    write_json(folder / "extend" / "experts.json", {"domains": domains, "max_violation": 1.25})
+    return stage
+
+
 def evaluate(folder: Path) -> StageView:
     stage = view(folder, "evaluate")
     cells = [{"length": n, "depth": d, "accuracy": 0.5} for n in (256, 512) for d in (0.0, 1.0)]
@@ -80,9 +108,8 @@ def page(stages: list[StageView], folder: Path) -> str:
 
 
 def test_whole_line_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
-    extend = view(tmp_path, "extend", waivers=["gate waived: needle at 512 tokens: 20% of the facts found"])
-    makers = (clean, scaling, pretrain, align, evaluate)
-    html = page([*(make(tmp_path) for make in makers), extend], tmp_path)
+    makers = (clean, scaling, pretrain, extend, align, evaluate)
+    html = page([make(tmp_path) for make in makers], tmp_path)
     assert "Forecast after decay: <b>3.160</b> (3.000 to 3.300)" in html
     assert "Measured: <b>3.200</b>, +1.3 %, inside the interval" in html
     assert "1,066,112 parameters" in html
@@ -90,8 +117,30 @@ def test_whole_line_is_one_page_that_needs_nothing_else(tmp_path: Path) -> None:
     assert "gate waived: needle at 512 tokens" in html
     assert "too short 2" in html
     assert "Held-out loss went from 7.60 to 5.30" in html
+    assert "<td>after 512</td>" in html and '<td class="n">25%</td>' in html
+    assert "MaxVio 1.25 of all held-out tokens" in html
     assert "went from 10.0% (5.0% to 15.0%) to 60.0%" in html
     assert not re.search(r'(?:src|href)="(?!data:)', html), "no file beside the page, no network"
+
+
+def test_figures_stand_under_their_own_heading(tmp_path: Path) -> None:
+    html = page([pretrain(tmp_path), extend(tmp_path)], tmp_path)
+    sections = {part.partition("</h2>")[0]: part for part in html.split("<h2>")[1:]}
+    assert {name: part.count("<img") for name, part in sections.items()} == {
+        "Stages": 0,
+        "Scaling: the forecast and the outcome": 0,
+        "Training, all stages": 1,
+        "Mixture of experts: who gets the tokens": 2,
+        "Long context": 1,
+    }
+
+
+def test_maps_of_experts_are_relative_to_an_even_share(tmp_path: Path) -> None:
+    extend(tmp_path)
+    loads = relative_loads(read_json(tmp_path / "extend" / "experts.json")["domains"])
+    assert list(loads) == ["all domains", "code", "prose"]
+    assert loads["prose"][0].tolist() == [1.5, 0.75, 0.75]
+    assert loads["all domains"].tolist() == [pytest.approx([1.125, 0.9375, 0.9375]), [3, 0, 0]]
 
 
 def test_text_of_documents_is_never_markup(tmp_path: Path) -> None:
@@ -100,7 +149,7 @@ def test_text_of_documents_is_never_markup(tmp_path: Path) -> None:
     assert "<script" not in html
 
 
-@pytest.mark.parametrize("make", [clean, scaling, pretrain, align, evaluate])
+@pytest.mark.parametrize("make", [clean, scaling, pretrain, extend, align, evaluate])
 def test_each_section_stands_alone(make: Any, tmp_path: Path) -> None:
     assert "<h2>Stages</h2>" in page([make(tmp_path)], tmp_path)
 
