@@ -29,6 +29,7 @@ from modelmill.tasks.lm.parallel.clip import clip_gradients
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.states import States, open_states
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
+from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.plan import Plan, StepPoint
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import TrainSettings
@@ -180,7 +181,12 @@ def _step(
             total += loss.detach()
         return total
 
-    total = run.ranks.sum_tensor(pieces.backward(batch, point.num_rows, backward))
+    if pipeline := pipeline_of(run.model):
+        assert isinstance(batch, Batch), "a pipeline knows next_token_loss only"
+        total = pipeline.backward(batch.to(run.device), weight)
+    else:
+        total = pieces.backward(batch, point.num_rows, backward)
+    total = run.ranks.sum_tensor(total)
     norm = clip_gradients(run.model, clip_norm, run.ranks)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)

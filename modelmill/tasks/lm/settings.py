@@ -103,7 +103,7 @@ class TrainSettings(StageConfig):
     """What does not belong to the plan: numerics, logging, saving."""
 
     micro_batch_rows: int | None = None
-    "Rows per forward pass (gradient accumulation); none: the whole batch at once."
+    "Rows per forward pass (gradient accumulation); none: the whole batch. Pipelines take the layout's."
     precision: Literal["fp32", "bf16"] = "fp32"
     "bf16: autocast over fp32 weights (GPUs)."
     log_every_steps: int = Field(default=10, gt=0)
