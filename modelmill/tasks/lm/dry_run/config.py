@@ -45,7 +45,8 @@ class LayoutFile(StageConfig):
     batch_tokens: int = Field(gt=0)
     "Tokens of one optimiser step, of all processes."
     checkpointing: Literal["none", "selective", "full"] = "full"
-    "What stays for the backward pass: everything; matrix products and attention; or each layer's input only."
+    "What stays for the backward pass: everything; matrix products and attention (a plan only); or each layer's input "
+    "only, as with train.activation_checkpointing."
     tensor_plan: Literal["engine", "megatron"] = "engine"
     "engine: hidden states, embedding and head whole on each process of a tensor group. megatron (a plan only, to "
     "compare): hidden states between matrices cut by tokens (arXiv:2205.05198), embedding and head by vocabulary."

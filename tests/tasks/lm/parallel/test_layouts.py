@@ -86,6 +86,7 @@ def run(
     workspace: Path,
     ranks: Ranks,
     output: Path | None = None,
+    recomputed: bool = False,
 ) -> list[tuple[float, ...]]:
     """Loss, gradient norm and MaxVio of each step, from the newest state in the workspace on, and held-out losses
     before and after; may write the trained model."""
@@ -100,7 +101,7 @@ def run(
         optimizer,
         plan,
         batches,
-        SETTINGS,
+        SETTINGS.model_copy(update={"activation_checkpointing": recomputed}),
         clip_norm=CLIP,
         workspace=workspace,
         validate=validation_metrics(held_out),
@@ -134,7 +135,7 @@ def forget_last_step(workspace: Path) -> None:
 
 
 def run_layouts(tokens_folder: Path, folder: Path) -> dict[tuple[str, int], Any]:
-    """For each layout: a whole run its last step again (first layouts
+    """For each layout: a whole run (every second one with activation checkpointing), its last step again (first layouts
     only), and the last step from the state of the layout before."""
     curves = {}
     for kind, layouts in LAYOUTS.items():
@@ -142,7 +143,7 @@ def run_layouts(tokens_folder: Path, folder: Path) -> dict[tuple[str, int], Any]
         for number, layout in enumerate(layouts):
             ranks = join_layout(layout)
             own = folder / kind / str(number)
-            whole = run(shape, tokens_folder, own, ranks)
+            whole = run(shape, tokens_folder, own, ranks, recomputed=number % 2 == 1)
             forget_last_step(own / "states")
             again = whole
             if number == 0:
