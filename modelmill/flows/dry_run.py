@@ -48,7 +48,7 @@ def dry_run(console: Console, name: str, output: Path | None) -> None:
 
 
 def _print(console: Console, file: "LayoutFile", found: "Estimate") -> None:
-    sizes = " · ".join(f"{name} {size}" for name, size in file.layout.model_dump().items() if size > 1)
+    sizes = " · ".join(f"{name} {size}" for name, size in file.layout.sizes.items() if size > 1)
     console.print(f"[bold]{file.model}[/], {found.num_parameters / 1e9:,.1f} billion parameters", highlight=False)
     console.print(file.description, highlight=False)
     console.print(

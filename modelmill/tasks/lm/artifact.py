@@ -20,7 +20,7 @@ from modelmill.tasks.lm.checkpoints import export, save_moments, write_curve
 from modelmill.tasks.lm.data import TokenFolder
 from modelmill.tasks.lm.evaluate import ValidationSet
 from modelmill.tasks.lm.model import read_shape
-from modelmill.tasks.lm.moe import expert_loads, router_modules
+from modelmill.tasks.lm.moe import count_expert_layers, expert_loads
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.report import TrainReport
 
@@ -91,7 +91,7 @@ def spike_sentences(training: dict[str, Any]) -> list[str]:
 
 def write_expert_loads(output: Path, model: PreTrainedModel, held_out: ValidationSet, ranks: Ranks) -> None:
     """Write `experts.json`: who gets which domain's tokens; nothing for a dense model."""
-    if not router_modules(model):
+    if not count_expert_layers(model):
         return
     loads = expert_loads(model, held_out)
     if ranks.is_first:

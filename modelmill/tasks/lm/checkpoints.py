@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
@@ -90,7 +91,11 @@ def export(model: PreTrainedModel, tokenizer_folder: Path, folder: Path, ranks: 
     Every process helps to gather the weights, the first one writes.
     """
     ranks = ranks or Ranks()
-    tensors = None if ranks.alone else dict(whole_tensors(weights(model), ranks))
+    tensors = None
+    if not ranks.alone:
+        tensors = dict(whole_tensors(weights(model), ranks))
+        with torch.device("meta"), no_init_weights():
+            model = AutoModelForCausalLM.from_config(model.config)
     if not ranks.is_first:
         return
     with atomic_path(folder) as temporary:

@@ -29,7 +29,9 @@ from modelmill.tasks.lm.parallel.clip import clip_gradients
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.states import States, open_states
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
+from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.plan import Plan, StepPoint
+from modelmill.tasks.lm.recompute import open_recomputation
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import TrainSettings
 from modelmill.tasks.lm.spikes import Spike, SpikeWatch
@@ -113,6 +115,7 @@ def train(
         num_pieces = settings.num_pieces if device == "cpu" and ranks.alone else 1
         with (
             open_pieces(model, num_pieces, settings.num_threads) as pieces,
+            open_recomputation(pieces.models, settings.activation_checkpointing),
             open_routers(pieces.models, settings.balance, ranks) as routers,
             open_watchdog(settings.hang_seconds) as watchdog,
             stop_signal() as stop,
@@ -180,7 +183,12 @@ def _step(
             total += loss.detach()
         return total
 
-    total = run.ranks.sum_tensor(pieces.backward(batch, point.num_rows, backward))
+    if pipeline := pipeline_of(run.model):
+        assert isinstance(batch, Batch), "a pipeline knows next_token_loss only"
+        total = pipeline.backward(batch.to(run.device), weight)
+    else:
+        total = pieces.backward(batch, point.num_rows, backward)
+    total = run.ranks.sum_tensor(total)
     norm = clip_gradients(run.model, clip_norm, run.ranks)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from modelmill.tasks.lm.data import Batch, TokenFolder, stack
 from modelmill.tasks.lm.losses import IGNORE, cross_entropy_sum
 from modelmill.tasks.lm.model import hidden_states, output_head
+from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.rows import DomainRows
 
 # The 256 characters that byte-level BPE writes bytes with are one character each, so that the length of a token's
@@ -99,17 +100,23 @@ def validation_set(
 def score_domains(model: PreTrainedModel, held_out: ValidationSet) -> dict[str, DomainScore]:
     """Negative log-likelihood, tokens and bytes of each domain."""
     scores = {}
-    device = next(model.parameters()).device
-    head = output_head(model)
+    pipeline = pipeline_of(model)
     for domain, batch in held_out.batches.items():
-        nll = 0.0
-        for piece in batch.split(held_out.rows_per_forward):
-            piece = piece.to(str(device))
-            hidden = hidden_states(model, piece.input_ids, piece.position_ids)
-            nll += float(cross_entropy_sum(hidden.flatten(0, 1), head, piece.labels.flatten()))
+        pieces = list(batch.split(held_out.rows_per_forward))
+        nll = sum(pipeline.losses(pieces) if pipeline else _losses(model, pieces))
         kept = batch.labels[batch.labels != IGNORE]
         scores[domain] = DomainScore(nll, len(kept), int(held_out.token_bytes[kept].sum()))
     return scores
+
+
+def _losses(model: PreTrainedModel, batches: Iterable[Batch]) -> Iterator[float]:
+    """Summed -log p(label) of each batch."""
+    device = str(next(model.parameters()).device)
+    head = output_head(model)
+    for batch in batches:
+        batch = batch.to(device)
+        hidden = hidden_states(model, batch.input_ids, batch.position_ids)
+        yield float(cross_entropy_sum(hidden.flatten(0, 1), head, batch.labels.flatten()))
 
 
 @torch.no_grad()

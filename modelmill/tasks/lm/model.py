@@ -22,6 +22,7 @@ from modelmill.tasks.lm.names import beginning, folded_multipliers, kind_of
 from modelmill.tasks.lm.parallel.layout import check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.shard import ShardedHead, set_whole, spread_model
+from modelmill.tasks.lm.pipeline.run import own_parts
 from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
@@ -70,7 +71,7 @@ def build_model(
     ranks: Ranks | None = None,
     compute_dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """A new model in float32, in training mode: whole, or this process's shards of it where `ranks` says so.
+    """A new model in float32, in training mode: whole, or this process's layers and shards where `ranks` says so.
 
     Shards are gathered in `compute_dtype`; one whole tensor at a time exists while weights are drawn.
     """
@@ -83,7 +84,7 @@ def build_model(
         check_layout(ranks.layout, shape)
         if ranks.device == "cpu":
             attend_by_document(model)
-        spread_model(model, ranks, compute_dtype=compute_dtype)
+        spread_model(model, ranks, parts=own_parts(shape, ranks), compute_dtype=compute_dtype)
     initialise(model, seed, initialisation or InitialisationConfig())
     return model.train() if spread else _placed(model, device)
 

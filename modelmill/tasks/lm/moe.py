@@ -13,16 +13,34 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
-from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.data import Batch
 from modelmill.tasks.lm.evaluate import ValidationSet
 from modelmill.tasks.lm.model import hidden_states
 from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.settings import ExpertBalance
 
 
 def router_modules(model: nn.Module) -> list[Any]:
-    """The routers of a model from the bottom up; none in a dense model."""
-    return [module for module in model.modules() if hasattr(module, "e_score_correction_bias")]
+    """The routers that this process has of a model, from the bottom up; none in a dense model."""
+    return list(_placed_routers(model).values())
+
+
+def count_expert_layers(model: Any) -> int:
+    """Layers with experts of the whole model, whatever part of it this process has."""
+    config = model.config
+    return max(config.num_hidden_layers - config.first_k_dense_replace, 0) if config.model_type == "dots1" else 0
+
+
+def _placed_routers(model: nn.Module) -> dict[int, Any]:
+    """Routers by their place among all layers with experts."""
+    routers = {
+        int(name.split("layers.")[1].split(".")[0]): module
+        for name, module in model.named_modules()
+        if hasattr(module, "e_score_correction_bias")
+    }
+    first: int = getattr(model.config, "first_k_dense_replace", 0)  # pyright: ignore
+    return {number - first: router for number, router in routers.items()}
 
 
 def balance_loss(logits: Tensor, num_rows: int, top_k: int, context: dist.ProcessGroup | None = None) -> Tensor:
@@ -57,26 +75,19 @@ class Routers:
         self.config = config
         self.ranks = ranks
         self.context = ranks.context_mesh.get_group() if ranks.context_mesh else None
-        self.replicas = [router_modules(model) for model in models]
-        self.biases: list[Any] = [router.e_score_correction_bias for router in self.replicas[0]]
-        shape = (len(self.biases), self.biases[0].numel() if self.biases else 0)
-        device = self.biases[0].device if self.biases else "cpu"
+        self.replicas = [_placed_routers(model) for model in models]
+        self.num_layers = count_expert_layers(models[0])
+        shape = (self.num_layers, _num_experts(models[0]))
+        device = next(models[0].parameters()).device
         self.loads = [torch.zeros(shape, dtype=torch.int64, device=device) for _ in models]
+        """By replica: tokens of each expert, of all layers. Layers of other processes stay 0."""
         self.losses = [torch.zeros(2, device=device) for _ in models]
         """By replica: sum of the balance loss, and number of rows that it is of."""
         self.row_weight = 1.0
 
     def begin_step(self, num_rows: int) -> None:
-        """`num_rows`: rows of the whole batch.
-
-        Raises:
-            RecipeError: the processes cannot share the rows evenly; a row that two have would count twice.
-        """
-        if self.biases and num_rows % self.ranks.layout.data_size:
-            raise RecipeError(
-                f"a batch of {num_rows} rows does not divide by the {self.ranks.layout.data_size} processes that share "
-                "its rows, which a mixture of experts needs; change batch_tokens or the layout"
-            )
+        """`num_rows`: rows of the whole batch, which the processes share evenly (`parallel.layout.check_batches`)."""
+        assert not (self.num_layers and num_rows % self.ranks.layout.data_size)
         # Processes that share matrices (tensor) all have the same rows, and gradients are summed over them.
         self.row_weight = 1 / (num_rows * self.ranks.layout.tensor)
         for tensor in (*self.loads, *self.losses):
@@ -91,16 +102,18 @@ class Routers:
         max_violation: mean over layers; max_violation_by_layer [L]; balance_loss: mean over rows and layers before its
         weight, 1 where every row is even.
         """
-        if not self.biases:
+        if not self.num_layers:
             return {}
         loads, losses = torch.stack(self.loads).sum(0), torch.stack(self.losses).sum(0)
         if dist.is_available() and dist.is_initialized():
-            # Processes that share tokens (tensor parallel) all count them: a common factor changes nothing here.
+            # Each layer's loads come from the processes that hold it. Those that share tokens (tensor parallel) all
+            # count them: a common factor changes nothing here.
             dist.all_reduce(loads)
             dist.all_reduce(losses)
         if self.config.bias_rate and progress <= 1 - self.config.bias_frozen_share:
-            for bias, load in zip(self.biases, loads.double(), strict=True):
-                bias.add_(torch.sign(load.mean() - load), alpha=self.config.bias_rate)
+            for layer, router in self.replicas[0].items():
+                load = loads[layer].double()
+                router.e_score_correction_bias.add_(torch.sign(load.mean() - load), alpha=self.config.bias_rate)
         by_layer = max_violation(loads).float()
         figures = {"max_violation": by_layer.mean(), "max_violation_by_layer": by_layer}
         if self.config.sequence_loss:
@@ -141,17 +154,19 @@ def expert_loads(model: Any, held_out: ValidationSet) -> dict[str, Any]:
     """ExpertLoad(i, D) = N_{i,D} / N_D of held-out tokens (dots.llm1 §6): the share of a domain's tokens that an expert
     gets, K in all; and MaxVio by layer and domain, and the mean over layers for all domains together.
     """
-    watched = router_modules(model)
-    loads = {
-        domain: torch.zeros(len(watched), watched[0].num_experts, dtype=torch.int64) for domain in held_out.batches
-    }
+    watched, pipeline = _placed_routers(model), pipeline_of(model)
+    shape = (count_expert_layers(model), _num_experts(model))
+    loads = {domain: torch.zeros(shape, dtype=torch.int64) for domain in held_out.batches}
     was_training = model.training
     model.eval()
     for domain, load in loads.items():
-        handles = [router.register_forward_hook(_counter(load[layer])) for layer, router in enumerate(watched)]
-        for piece in held_out.batches[domain].split(held_out.rows_per_forward):
-            piece = piece.to(str(next(model.parameters()).device))
-            hidden_states(model, piece.input_ids, piece.position_ids)
+        handles = [router.register_forward_hook(_counter(load[layer])) for layer, router in watched.items()]
+        pieces = list(held_out.batches[domain].split(held_out.rows_per_forward))
+        if pipeline:
+            pipeline.losses(pieces)
+            dist.all_reduce(load, group=pipeline.group)
+        else:
+            _run_layers(model, pieces)
         for handle in handles:
             handle.remove()
     model.train(was_training)
@@ -166,6 +181,17 @@ def expert_loads(model: Any, held_out: ValidationSet) -> dict[str, Any]:
         },
         "max_violation": float(max_violation(sum(loads.values(), torch.zeros(()))).mean()),
     }
+
+
+def _num_experts(model: Any) -> int:
+    return getattr(model.config, "n_routed_experts", 0)
+
+
+def _run_layers(model: Any, batches: Sequence[Batch]) -> None:
+    device = str(next(model.parameters()).device)
+    for batch in batches:
+        batch = batch.to(device)
+        hidden_states(model, batch.input_ids, batch.position_ids)
 
 
 def _counter(load: Tensor) -> Callable[..., None]:
@@ -200,12 +226,12 @@ def open_routers(models: Sequence[nn.Module], config: ExpertBalance, ranks: Rank
     """
     ALL_EXPERTS_FUNCTIONS.register("grouped_mm", _grouped_experts)
     routers = Routers(models, config, ranks)
-    watched = [router for replica in routers.replicas for router in replica]
+    watched = [router for replica in routers.replicas for router in replica.values()]
     forwards = [vars(router).get("forward") for router in watched]
     handles = [
         router.register_forward_hook(routers.hook(number, layer))
         for number, replica in enumerate(routers.replicas)
-        for layer, router in enumerate(replica)
+        for layer, router in replica.items()
     ]
     for router in watched:
         router.forward = _without_autocast(router.forward)

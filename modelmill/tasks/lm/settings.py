@@ -103,9 +103,12 @@ class TrainSettings(StageConfig):
     """What does not belong to the plan: numerics, logging, saving."""
 
     micro_batch_rows: int | None = None
-    "Rows per forward pass (gradient accumulation); none: the whole batch at once."
+    "Rows per forward pass (gradient accumulation); none: the whole batch. Pipelines take the layout's."
     precision: Literal["fp32", "bf16"] = "fp32"
     "bf16: autocast over fp32 weights (GPUs)."
+    activation_checkpointing: bool = Field(default=False, json_schema_extra={"placement": True})
+    "Keep only each layer's input for the backward pass, which computes the layer again: a third more work, far less "
+    "memory, the same bits."
     log_every_steps: int = Field(default=10, gt=0)
     "Steps averaged into one line of the curve."
     validate_every_tokens: int | None = None

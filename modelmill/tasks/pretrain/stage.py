@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import spike_sentences, training_facts, write_checkpoint, write_expert_loads
@@ -14,7 +13,7 @@ from modelmill.tasks.lm.data import RowBatches, check_epochs, count_epochs, docu
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.layout import Layout, check_batches, check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.lm.report import TrainReport
@@ -61,11 +60,8 @@ def train_base(
     layout: Layout,
 ) -> dict[str, float]:
     """Train, write the checkpoint, return the figures that depend on the machine; on every process of the layout."""
-    if layout.pipeline > 1:
-        raise RecipeError(
-            f"the compute file's layout has pipeline: {layout.pipeline}; pretrain cuts models along every dimension "
-            "but this one: use data_shard, tensor, expert or context"
-        )
+    check_layout(layout, resolved.shape)
+    check_batches(layout, resolved.plan, resolved.shape)
     with open_ranks(layout, device) as ranks:
         return _train(config, resolved, tokens_folder, workspace, output, journal, ranks)
 

@@ -56,6 +56,18 @@ def test_pieces_and_micro_batches_give_the_whole_batch_s_gradient(tokens_folder:
     assert losses[2] == pytest.approx(losses[0], rel=1e-5)
 
 
+def test_layers_that_are_computed_twice_give_the_same_bits(tokens_folder: Path) -> None:
+    found = []
+    for recomputed in (False, True):
+        model, optimizer = trainee()
+        settings = TrainSettings(num_pieces=2, activation_checkpointing=recomputed)
+        batches = RowBatches(document_mixture(open_tokens(tokens_folder), seed=1))
+        report = train(model, optimizer, PLAN, batches, settings, end_tokens=1024)
+        found.append((report.curve, [parameter.tolist() for parameter in model.parameters()]))
+        assert not any("forward" in vars(layer) for layer in model.model.layers)  # pyright: ignore
+    assert found[0] == found[1]
+
+
 def test_two_parts_are_the_whole(tokens_folder: Path) -> None:
     batches = RowBatches(document_mixture(open_tokens(tokens_folder), seed=1))
     whole, parts = trainee(), trainee()

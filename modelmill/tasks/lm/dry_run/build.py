@@ -28,7 +28,6 @@ from modelmill.tasks.lm.parallel.experts import deal_out_experts, expert_layers
 from modelmill.tasks.lm.parallel.matrices import cut_matrices
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.sequence import share_rows
-from modelmill.tasks.lm.pipeline.run import own_stages
 from modelmill.tasks.lm.pipeline.split import StagePart, stage_parts
 from modelmill.tasks.lm.pipeline.stage import Stage
 
@@ -59,11 +58,13 @@ def spread_stages(file: LayoutFile, ranks: Ranks, rank: int) -> list[Stage]:
     They are cut as for the first process of a stage; which stage it is makes no difference to its groups.
     """
     size = file.layout.pipeline
-    parts = stage_parts(file.shape, size * file.pipeline.num_chunks, file.sequence_length, file.pipeline.balance)
+    parts = stage_parts(
+        file.shape, size * file.layout.stages.num_chunks, file.sequence_length, file.layout.stages.balance
+    )
     model = meta_model(file)
     if file.layout.context > 1:
-        share_rows(model, ranks)
-    stages = own_stages(model, parts[rank::size])
+        share_rows(model, [], ranks)
+    stages = [Stage(model, part) for part in parts[rank::size]]
     for stage in stages:
         _spread(stage, file, ranks)
     return stages

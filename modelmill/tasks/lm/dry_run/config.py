@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from modelmill.tasks.lm.parallel.layout import Layout
-from modelmill.tasks.lm.pipeline.config import PipelineConfig
 from modelmill.tasks.lm.presets import SHAPES
 from modelmill.tasks.lm.shape import ModelShape
 from modelmill.tasks.stage import StageConfig
@@ -40,15 +39,14 @@ class LayoutFile(StageConfig):
     model: str
     "Name of a published shape (modelmill/tasks/lm/presets.py)."
     layout: Layout
-    "Processes by dimension."
-    pipeline: PipelineConfig = PipelineConfig()
-    "Cut and schedule of the pipeline; with one stage only its micro_batch_rows counts."
+    "Processes by dimension, as a compute file says it; without a pipeline only micro_batch_rows counts of its stages."
     sequence_length: int = Field(gt=0)
     "Tokens of a row."
     batch_tokens: int = Field(gt=0)
     "Tokens of one optimiser step, of all processes."
     checkpointing: Literal["none", "selective", "full"] = "full"
-    "What stays for the backward pass: everything; matrix products and attention; or each layer's input only."
+    "What stays for the backward pass: everything; matrix products and attention (a plan only); or each layer's input "
+    "only, as with train.activation_checkpointing."
     tensor_plan: Literal["engine", "megatron"] = "engine"
     "engine: hidden states, embedding and head whole on each process of a tensor group. megatron (a plan only, to "
     "compare): hidden states between matrices cut by tokens (arXiv:2205.05198), embedding and head by vocabulary."
@@ -59,7 +57,7 @@ class LayoutFile(StageConfig):
     def _fits(self) -> "LayoutFile":
         if self.model not in SHAPES:
             raise ValueError(f"found model {self.model!r}; expected one of {', '.join(SHAPES)}")
-        step = self.layout.data_size * self.pipeline.micro_batch_rows * self.sequence_length
+        step = self.layout.data_size * self.layout.stages.micro_batch_rows * self.sequence_length
         if self.batch_tokens % step:
             raise ValueError(
                 f"found batch_tokens {self.batch_tokens}; expected a multiple of {step} (data-parallel processes times "
@@ -76,7 +74,7 @@ class LayoutFile(StageConfig):
     @property
     def num_micro_batches(self) -> int:
         """Micro-batches of one data-parallel process in one step."""
-        return self.batch_tokens // (self.layout.data_size * self.pipeline.micro_batch_rows * self.sequence_length)
+        return self.batch_tokens // (self.layout.data_size * self.layout.stages.micro_batch_rows * self.sequence_length)
 
     def gb_per_s(self, dimension: str) -> float:
         """Bandwidth of a process in its group along a dimension: neighbours share a node as long as they fit in it."""

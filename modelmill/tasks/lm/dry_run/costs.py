@@ -13,10 +13,10 @@ class StageCosts:
 
     def __init__(self, file: LayoutFile, traces: dict[bool, LayerTrace]) -> None:
         self.file = file
-        num_stages = file.layout.pipeline * file.pipeline.num_chunks
-        parts = stage_parts(file.shape, num_stages, file.sequence_length, file.pipeline.balance)
+        num_stages = file.layout.pipeline * file.layout.stages.num_chunks
+        parts = stage_parts(file.shape, num_stages, file.sequence_length, file.layout.stages.balance)
         self.layers = {part.index: [traces[has] for has in _kinds(file, part)] for part in parts}
-        tokens = file.pipeline.micro_batch_rows * file.sequence_length / file.layout.context / file.layout.tensor
+        tokens = file.layout.stages.micro_batch_rows * file.sequence_length / file.layout.context / file.layout.tensor
         self.head_flops = 2.0 * file.shape.vocab_size * file.shape.hidden_size * tokens
         self.last = parts[-1].index
 

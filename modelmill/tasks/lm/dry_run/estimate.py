@@ -62,7 +62,7 @@ def estimate(file: LayoutFile) -> Estimate:
     built: list[BuiltRank] = []
     with fake_ranks(file.layout) as ranks:
         assert ranks.mesh is not None
-        orders = schedule_order(file.pipeline, file.num_micro_batches, ranks.mesh["pipeline"])
+        orders = schedule_order(file.layout.stages, file.num_micro_batches, ranks.mesh["pipeline"])
         for rank in sorted({0, pipeline // 2, pipeline - 1}):
             stages = spread_stages(file, ranks, rank)
             traces = trace_layers(stages, file, ranks) | traces
@@ -75,7 +75,7 @@ def estimate(file: LayoutFile) -> Estimate:
 def _add_up(
     file: LayoutFile, built: Sequence[BuiltRank], traces: dict[bool, LayerTrace], orders: Sequence[Sequence[Work]]
 ) -> Estimate:
-    pipeline, chunks, number = file.layout.pipeline, file.pipeline.num_chunks, file.num_micro_batches
+    pipeline, chunks, number = file.layout.pipeline, file.layout.stages.num_chunks, file.num_micro_batches
     costs = StageCosts(file, traces)
     sent = [step_sent(file, each, costs) for each in built]
     overlapped = max(simulate(orders, costs.compute_seconds), *(link_seconds(file, each) for each in sent))

@@ -76,7 +76,7 @@ def _activations(
 def hidden_bytes(file: LayoutFile) -> int:
     """Hidden states of one micro-batch on one process, as they lie between two stages."""
     cut = file.layout.context * (file.layout.tensor if file.tensor_plan == "megatron" else 1)
-    return file.pipeline.micro_batch_rows * file.sequence_length // cut * file.shape.hidden_size * ACTIVATION
+    return file.layout.stages.micro_batch_rows * file.sequence_length // cut * file.shape.hidden_size * ACTIVATION
 
 
 def head_bytes(file: LayoutFile) -> int:
@@ -87,5 +87,5 @@ def head_bytes(file: LayoutFile) -> int:
     shape = file.shape
     if file.tensor_plan == "megatron":
         return shape.vocab_size // file.layout.tensor * shape.hidden_size * ACTIVATION + hidden_bytes(file)
-    hidden = file.pipeline.micro_batch_rows * file.sequence_length * shape.hidden_size
+    hidden = file.layout.stages.micro_batch_rows * file.sequence_length * shape.hidden_size
     return (shape.vocab_size * shape.hidden_size + hidden) * ACTIVATION

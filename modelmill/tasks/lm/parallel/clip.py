@@ -32,7 +32,7 @@ def clip_gradients(model: torch.nn.Module, max_norm: float, ranks: Ranks) -> Ten
 
 def num_holders(tensor: Tensor, ranks: Ranks) -> int:
     """How many processes hold the same part of a tensor as this one."""
-    holders = ranks.layout.num_processes // ranks.layout.pipeline
+    holders = ranks.layout.stage_size
     if isinstance(tensor, DTensor):
         for size, placement in zip(tensor.device_mesh.shape, tensor.placements, strict=True):
             holders //= 1 if placement.is_replicate() else size

@@ -3,6 +3,9 @@
 from pydantic import Field, model_validator
 
 from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.lm.pipeline.config import PipelineConfig
+from modelmill.tasks.lm.pipeline.split import stage_parts
+from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.lm.shape import ModelShape
 from modelmill.tasks.stage import StageConfig
 
@@ -25,7 +28,9 @@ class Layout(StageConfig):
     expert: int = Field(default=1, gt=0)
     "Processes among which the experts are dealt out; each keeps its own rows. A part of data_shard x context."
     pipeline: int = Field(default=1, gt=0)
-    "Processes that each hold a part of the layers."
+    "Processes that each hold a part of the layers, through which the rows of a batch pass one after another."
+    stages: PipelineConfig = PipelineConfig()
+    "How a pipeline cuts the layers, and in which order its stages compute."
 
     @model_validator(mode="after")
     def _experts_fit(self) -> "Layout":
@@ -42,6 +47,11 @@ class Layout(StageConfig):
         return self
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Processes along each dimension."""
+        return self.model_dump(exclude={"stages"})
+
+    @property
     def num_processes(self) -> int:
         return self.pipeline * self.data_replicate * self.shard_size * self.tensor
 
@@ -55,6 +65,15 @@ class Layout(StageConfig):
         """Processes, or groups of them, with rows of their own."""
         return self.data_replicate * self.data_shard
 
+    def rows_each(self, num_rows: int) -> int:
+        """Rows of a batch that one process takes."""
+        return -(-num_rows // self.data_size)
+
+    @property
+    def stage_size(self) -> int:
+        """Processes that hold the same part of the layers."""
+        return self.num_processes // self.pipeline
+
     @property
     def expert_group_size(self) -> int:
         """Processes among which the experts are dealt out."""
@@ -65,8 +84,11 @@ def check_layout(layout: Layout, shape: ModelShape) -> None:
     """Refuse a layout that cannot hold a model.
 
     Raises:
-        RecipeError: heads, widths or experts are not divisible by what shares them.
+        RecipeError: heads, widths or experts are not divisible by what shares them; a pipeline has too many stages or
+            a tied embedding.
     """
+    if layout.pipeline > 1:
+        stage_parts(shape, layout.pipeline * layout.stages.num_chunks, shape.max_sequence_length)
     tensor, context, experts = layout.tensor, layout.context, shape.experts
     wanted = [
         ("num_heads", shape.num_heads, tensor * context, "tensor x context"),
@@ -86,3 +108,25 @@ def check_layout(layout: Layout, shape: ModelShape) -> None:
                 f"the layout's {dimension} is {divisor}, the model's {name} {size}; expected a divisor of {size}: "
                 "use another layout or another shape"
             )
+
+
+def check_batches(layout: Layout, plan: Plan, shape: ModelShape) -> None:
+    """Refuse a plan with a batch, now or later in the run, that a layout cannot carry.
+
+    Raises:
+        RecipeError: a mixture of experts whose processes cannot share the rows evenly, or a pipeline whose rows do not
+            make micro-batches, or too few of them.
+    """
+    for segment in plan.timeline().segments:
+        batches = f"batches of {segment.num_rows} rows (after {segment.tokens:,} tokens)"
+        if shape.experts and segment.num_rows % layout.data_size:
+            raise RecipeError(
+                f"{batches} do not divide by the {layout.data_size} processes that share their rows, which a mixture "
+                "of experts needs: a row that two have would count twice; change batch_tokens or the layout"
+            )
+        if layout.pipeline == 1:
+            continue
+        try:
+            layout.stages.num_micro_batches(layout.rows_each(segment.num_rows), layout.pipeline)
+        except RecipeError as error:
+            raise RecipeError(f"{batches}: {error}") from None

@@ -68,7 +68,7 @@ class Ranks:
 
         Where they do not divide the batch, the last ones also take rows of others; `own_labels` leaves these out.
         """
-        size = -(-point.num_rows // self.layout.data_size)
+        size = self.layout.rows_each(point.num_rows)
         first = min(self.data_rank * size, point.num_rows - size)
         return point._replace(first_row=point.first_row + first, num_rows=size)
 

@@ -6,6 +6,7 @@ positions of the whole row. With more processes than key-value heads, these are 
 """
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,8 +28,9 @@ _EVEN_HEADS = SimpleNamespace(num_key_value_groups=1, is_causal=True, training=T
 # Shapes: R rows, T tokens of a row, C processes of the group, t = T / C, H heads, d size of a head.
 
 
-def share_rows(model: Any, ranks: Ranks) -> None:
-    """Make the model's body compute this process's part of each row, in place."""
+def share_rows(model: Any, bodies: Sequence[Any], ranks: Ranks) -> None:
+    """Make a model compute this process's part of each row, in place. `bodies` run its layers: one, or in a pipeline
+    the stages of this process, which hand on parts of rows; the one with the last norm gives whole rows."""
     assert ranks.context_mesh is not None
     group = ranks.context_mesh.get_group()
     by_document = attends_by_document(model)
@@ -40,14 +42,15 @@ def share_rows(model: Any, ranks: Ranks) -> None:
     size, number = ranks.context_mesh.size(), ranks.context_mesh.get_local_rank()
 
     def take_part(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        length = named["input_ids"].shape[1]
+        positions = named["position_ids"]
+        length = positions.shape[1]
         if length % size:
             raise RecipeError(
                 f"the layout shares rows of {length} tokens among {size} processes (context); expected a sequence "
                 "length that is a multiple of it"
             )
-        positions = named["position_ids"]
-        parts = {name: named[name].chunk(size, dim=1)[number] for name in ("input_ids", "position_ids")}
+        whole = named.keys() & {"input_ids", "position_ids"}
+        parts = {name: named[name].chunk(size, dim=1)[number] for name in whole}
         documents = (
             {"document_lengths": document_lengths(positions)}
             if by_document
@@ -59,8 +62,10 @@ def share_rows(model: Any, ranks: Ranks) -> None:
         output.last_hidden_state = gather_sequence(output.last_hidden_state, group)
         return output
 
-    model.model.register_forward_pre_hook(take_part, with_kwargs=True)
-    model.model.register_forward_hook(join_parts)
+    for body in bodies:
+        body.register_forward_pre_hook(take_part, with_kwargs=True)
+    if bodies and model.lm_head is not None:
+        bodies[-1].register_forward_hook(join_parts)
 
 
 def document_mask(positions: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class PipelineConfig(StageConfig):
     num_chunks: int = Field(default=1, gt=0)
     "Stages of one process (V of the bubble (P - 1) / (V · M)); more than one with interleaved-1f1b only."
     micro_batch_rows: int = Field(default=1, gt=0)
-    "Rows that travel through the stages at once."
+    "Rows that travel through the stages at once: with a pipeline these count, not the recipe's train.micro_batch_rows."
     balance: Literal["cost", "light_ends"] = "cost"
     "cost: embedding and head weigh as much as they compute. light_ends: as a layer each, so that the first and the "
     "last stage get one layer fewer (Llama 3.1, arXiv:2407.21783 §3.3)."
@@ -30,6 +30,21 @@ class PipelineConfig(StageConfig):
             )
         return self
 
+    def num_micro_batches(self, num_rows: int, num_processes: int) -> int:
+        """Micro-batches that the rows of one pipeline make in a step.
+
+        Raises:
+            RecipeError: the rows do not make equal ones, or not as many as the schedule needs.
+        """
+        number, left = divmod(num_rows, self.micro_batch_rows)
+        if left:
+            raise RecipeError(
+                f"found {num_rows} rows for a pipeline and {self.micro_batch_rows} rows in a micro-batch; expected a "
+                "multiple: change batch_tokens or the layout's micro_batch_rows"
+            )
+        self.check_micro_batches(number, num_processes)
+        return number
+
     def check_micro_batches(self, num_micro_batches: int, num_processes: int) -> None:
         """Refuse a number of micro-batches that torch's schedule cannot carry out.
 
@@ -40,6 +55,6 @@ class PipelineConfig(StageConfig):
         if num_micro_batches < num_processes or (self.num_chunks > 1 and num_micro_batches % rounds):
             raise RecipeError(
                 f"found {num_micro_batches} micro-batches for {self.schedule} on {num_processes} processes; expected "
-                f"at least {num_processes}, for interleaved-1f1b a multiple of {rounds}: change batch_tokens or "
-                "micro_batch_rows"
+                f"at least {num_processes}, for interleaved-1f1b a multiple of {rounds}: change batch_tokens or the "
+                "layout's micro_batch_rows"
             )

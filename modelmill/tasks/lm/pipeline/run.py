@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
-from transformers import PreTrainedModel
 
-from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.lm.data import Batch
-from modelmill.tasks.lm.pipeline.config import PipelineConfig
+from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pipeline.split import StagePart, stage_parts
 from modelmill.tasks.lm.pipeline.stage import Stage, boundary
 from modelmill.tasks.lm.shape import ModelShape
@@ -19,35 +18,30 @@ from modelmill.tasks.lm.shape import ModelShape
 SCHEDULES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B, "interleaved-1f1b": ScheduleInterleaved1F1B}
 
 
-def own_parts(shape: ModelShape, config: PipelineConfig, sequence_length: int, rank: int, size: int) -> list[StagePart]:
-    """The parts that process `rank` of `size` holds: stages rank, rank + size, ..."""
-    return stage_parts(shape, size * config.num_chunks, sequence_length, config.balance)[rank::size]
-
-
-def own_stages(model: PreTrainedModel, parts: Sequence[StagePart]) -> list[Stage]:
-    """The stages of this process, cut out of a whole model (on the meta device, if it is large)."""
-    return [Stage(model, part) for part in parts]
+def own_parts(shape: ModelShape, ranks: Ranks) -> list[StagePart]:
+    """The parts of a model that this process holds: stages i, i + P, ... of the i-th of P; none without a pipeline."""
+    layout = ranks.layout
+    if layout.pipeline == 1:
+        return []
+    num_stages = layout.pipeline * layout.stages.num_chunks
+    parts = stage_parts(shape, num_stages, shape.max_sequence_length, layout.stages.balance)
+    return parts[ranks.rank // layout.stage_size :: layout.pipeline]
 
 
 class Pipeline:
-    """Runs batches through the stages of a process group. Every process of the group calls it with the same batch."""
+    """Runs batches through the stages of a pipeline group, whose processes all call it with the same batch."""
 
-    def __init__(
-        self,
-        stages: Sequence[Stage],
-        config: PipelineConfig,
-        group: dist.ProcessGroup,
-        activation_dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, stages: Sequence[Stage], ranks: Ranks) -> None:
+        assert ranks.mesh is not None
         self.stages = stages
-        self.config = config
-        self.group = group
-        self.activation_dtype = activation_dtype
+        self.layout = ranks.layout
+        self.device = torch.device(ranks.device)
+        self.group = ranks.mesh["pipeline"].get_group()
         self._schedules: dict[tuple[int, int], Any] = {}
         self._weight = 1.0
 
     def backward(self, batch: Batch, weight: float) -> Tensor:
-        """Add the gradients of (summed loss / weight) and return that loss [], on every process of the group.
+        """Add the gradients of (summed loss / weight) and return that loss [], or 0 where another process has the head.
 
         `weight` is the number of labels of the whole batch of all data-parallel processes.
 
@@ -67,20 +61,50 @@ class Pipeline:
             losses=losses,
             return_outputs=False,
         )
-        total = torch.zeros((), device=batch.input_ids.device)
+        total = torch.zeros((), device=self.device)
         for loss in losses:
             total += loss.detach()
-        dist.all_reduce(total, group=self.group)
         return total
+
+    @torch.no_grad()
+    def losses(self, batches: Sequence[Batch]) -> list[float]:
+        """Summed -log p(label) of each batch, without gradients, on every process of the group."""
+        found = torch.zeros(len(batches), device=self.device)
+        for number, batch in enumerate(batches):
+            batch = batch.to(str(self.device))
+            for stage in self.stages:
+                output = stage(self._input(stage.part, batch), batch.position_ids, batch.labels)
+                if stage.part.has_head:
+                    found[number] = output
+                else:
+                    dist.send(output.contiguous(), group=self.group, group_dst=self._holder(stage.part.index + 1))
+        for module in nn.ModuleList(self.stages).modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        dist.all_reduce(found, group=self.group)
+        return found.tolist()
+
+    def _input(self, part: StagePart, batch: Batch) -> Tensor:
+        if part.has_embedding:
+            return batch.input_ids
+        rows, length = batch.input_ids.shape
+        width: int = self.stages[0].config.hidden_size  # pyright: ignore
+        hidden = torch.empty(rows, length // self.layout.context, width, device=self.device)
+        dist.recv(hidden, group=self.group, group_src=self._holder(part.index - 1))
+        return hidden
+
+    def _holder(self, index: int) -> int:
+        return index % self.layout.pipeline
 
     def _schedule(self, rows: int, length: int) -> Any:
         """A schedule fits one shape of batch, which a plan changes a few times in a run."""
         if (rows, length) not in self._schedules:
-            num_micro_batches = self._num_micro_batches(rows)
+            config = self.layout.stages
+            num_micro_batches = config.num_micro_batches(rows, self.layout.pipeline)
             stages = [self._torch_stage(stage, length) for stage in self.stages]
             self._schedules = {
-                (rows, length): SCHEDULES[self.config.schedule](
-                    stages if self.config.schedule == "interleaved-1f1b" else stages[0],  # pyright: ignore
+                (rows, length): SCHEDULES[config.schedule](
+                    stages if config.schedule == "interleaved-1f1b" else stages[0],  # pyright: ignore
                     num_micro_batches,
                     loss_fn=lambda loss, _: loss / self._weight,
                     scale_grads=False,
@@ -88,27 +112,21 @@ class Pipeline:
             }
         return self._schedules[rows, length]
 
-    def _num_micro_batches(self, rows: int) -> int:
-        num_micro_batches, left = divmod(rows, self.config.micro_batch_rows)
-        if left:
-            raise RecipeError(
-                f"found {rows} rows for a pipeline and {self.config.micro_batch_rows} rows in a micro-batch; expected "
-                "a multiple: change batch_tokens or micro_batch_rows"
-            )
-        self.config.check_micro_batches(num_micro_batches, dist.get_world_size(self.group))
-        return num_micro_batches
-
     def _torch_stage(self, stage: Stage, length: int) -> PipelineStage:
-        inputs, outputs = boundary(
-            stage.part, self.config.micro_batch_rows, length, stage.config.hidden_size, self.activation_dtype
-        )
-        size = dist.get_world_size(self.group)
+        config, layout = self.layout.stages, self.layout
+        width: int = stage.config.hidden_size  # pyright: ignore
+        inputs, outputs = boundary(stage.part, config.micro_batch_rows, length, width, layout.context)
         return PipelineStage(
             stage,
             stage.part.index,
-            size * self.config.num_chunks,
-            torch.device(stage.device),
+            layout.pipeline * config.num_chunks,
+            self.device,
             input_args=inputs,
             output_args=outputs,
             group=self.group,
         )
+
+
+def pipeline_of(model: Any) -> Pipeline | None:
+    """The pipeline that a model on this process is a part of."""
+    return getattr(model, "pipeline", None)

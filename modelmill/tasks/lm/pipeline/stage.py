@@ -1,5 +1,6 @@
 """A whole model → one stage of it: its own layers only, under their ordinary names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,19 +17,16 @@ class Stage(nn.Module):
 
     forward: token ids [rows, length] on the first stage, hidden states [rows, length, width] on the others → hidden
     states, on the last stage the summed -log p(label). It runs transformers' own forward over the layers that are left,
-    so the document mask comes from `position_ids` on every stage. Takes the model's modules, not copies: what other
-    stages hold is freed with the model.
+    so the document mask comes from `position_ids` on every stage. Takes the model's modules, not copies.
+    `compute_dtype` bfloat16: under autocast, which a schedule's backward passes must lie outside of.
     """
 
-    def __init__(self, model: PreTrainedModel, part: StagePart) -> None:
+    def __init__(self, model: PreTrainedModel, part: StagePart, compute_dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         inner: Any = model.model
-        layers = nn.ModuleList()
-        for number in range(part.first, part.end):
-            layers.add_module(str(number), inner.layers[number])  # keeps its number in the whole model
-        self.part, self.config, self.device = part, model.config, model.device
+        self.part, self.config, self.compute_dtype = part, model.config, compute_dtype
         self.model = _shallow_copy(inner)
-        self.model.layers = layers
+        self.model.layers = _layers(inner, [part])
         if not part.has_embedding:
             self.model.embed_tokens = None
         if not part.has_head:
@@ -41,24 +39,49 @@ class Stage(nn.Module):
         arguments: dict[str, Any] = {source: inputs, "position_ids": position_ids, "use_cache": False}
         if attends_by_document(self.model):
             arguments["document_lengths"] = document_lengths(position_ids)
-        hidden = self.model(**arguments).last_hidden_state
-        if self.lm_head is None:
-            return hidden
-        return cross_entropy_sum(hidden.flatten(0, 1), self.lm_head.weight, labels.flatten())  # pyright: ignore
+        autocast = self.compute_dtype != torch.float32
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
+            hidden = self.model(**arguments).last_hidden_state
+            if self.lm_head is None:
+                return hidden
+            head: Any = self.lm_head
+            return cross_entropy_sum(hidden.flatten(0, 1), head.whole(), labels.flatten())
+
+
+def keep_parts(model: Any, parts: Sequence[StagePart]) -> None:
+    """Take out of a whole model, in place, what belongs to other processes; what stays keeps its names."""
+    model.model.layers = _layers(model.model, parts)
+    if not parts[0].has_embedding:
+        model.model.embed_tokens = None
+    if not parts[-1].has_head:
+        model.model.norm = nn.Identity()
+        model.lm_head = None
+
+
+def _layers(inner: Any, parts: Sequence[StagePart]) -> nn.ModuleList:
+    """Layers with their numbers in the whole model."""
+    layers = nn.ModuleList()
+    for part in parts:
+        for number in range(part.first, part.end):
+            layers.add_module(str(number), inner.layers.get_submodule(str(number)))
+    return layers
 
 
 def _shallow_copy(module: Any) -> Any:
-    """The same kind of module over the same parts, so that taking parts out leaves the original whole."""
+    """The same kind of module over the same parts, with hooks of its own and parts that can be taken out."""
     copy = module.__class__.__new__(module.__class__)
-    copy.__dict__.update(module.__dict__)
-    for name in ("_modules", "_parameters", "_buffers"):
-        copy.__dict__[name] = dict(module.__dict__[name])
+    for name, value in module.__dict__.items():
+        copy.__dict__[name] = value.copy() if isinstance(value, dict) else value
     return copy
 
 
-def boundary(part: StagePart, rows: int, length: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What a stage takes and gives, as tensors without data, so that torch need not run the stage to find out."""
-    hidden = torch.empty(rows, length, width, dtype=dtype, device="meta", requires_grad=True)
+def boundary(part: StagePart, rows: int, length: int, width: int, context: int) -> tuple[Tensor, Tensor]:
+    """What a stage takes and gives, as tensors without data, so that torch need not run the stage to find out.
+
+    Token ids are whole rows; of hidden states each process of a context group has its part. They are in float32, as the
+    residual stream under autocast is on one process.
+    """
+    hidden = torch.empty(rows, length // context, width, device="meta", requires_grad=True)
     tokens = torch.empty(rows, length, dtype=torch.int64, device="meta")
-    loss = torch.empty((), dtype=torch.float32, device="meta", requires_grad=True)
+    loss = torch.empty((), device="meta", requires_grad=True)
     return tokens if part.has_embedding else hidden, loss if part.has_head else hidden

@@ -16,8 +16,7 @@ from modelmill.tasks.lm.pipeline.split import unit_costs
 TOKENS = 512
 DENSE = LayoutFile(
     model="llama-3.1-8b",
-    layout=Layout(tensor=2, context=2, data_shard=2, pipeline=4),
-    pipeline=PipelineConfig(balance="light_ends"),
+    layout=Layout(tensor=2, context=2, data_shard=2, pipeline=4, stages=PipelineConfig(balance="light_ends")),
     sequence_length=TOKENS,
     batch_tokens=16 * TOKENS,
 )

@@ -10,14 +10,17 @@ from safetensors.torch import load_file
 
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import read_json, remove_path
+from modelmill.tasks.lm.artifact import write_expert_loads
 from modelmill.tasks.lm.checkpoints import export, save_moments
 from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import train
+from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.layout import Layout, check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, join_layout
 from modelmill.tasks.lm.parallel.states import state_folders
+from modelmill.tasks.lm.pipeline.config import PipelineConfig
 from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts, ModelShape
@@ -39,13 +42,16 @@ MOE = DENSE.model_copy(
         "experts": Experts(num_routed=8, num_shared=1, top_k=2, intermediate_size=16),
     }
 )
-SHAPES = {"dense": DENSE, "moe": MOE}
+UNTIED = DENSE.model_copy(update={"tie_embeddings": False, "num_layers": 3})
+SHAPES = {"dense": DENSE, "untied": UNTIED, "moe": MOE}
 # Six rows do not divide by four processes, which experts would not allow; who has more than two adds up micro-batches.
-ROWS = {"dense": 6, "moe": 8}
+ROWS = {"dense": 6, "untied": 6, "moe": 8}
 # A gradient near zero is all rounding, and an epsilon far below it would make a whole step of that.
 ADAM = OptimizerConfig(eps=1e-4)
 SETTINGS = TrainSettings(log_every_steps=1, micro_batch_rows=2, checkpoint_every_steps=1)
 CLIP = 0.5
+GPIPE = PipelineConfig(schedule="gpipe", micro_batch_rows=4, balance="light_ends")
+CHUNKS = PipelineConfig(schedule="interleaved-1f1b", num_chunks=2)
 LAYOUTS = {
     "dense": [
         Layout(data_shard=4),
@@ -54,30 +60,61 @@ LAYOUTS = {
         Layout(data_shard=2, tensor=2),
         Layout(data_shard=2, context=2),
     ],
+    "untied": [
+        Layout(pipeline=4),
+        Layout(pipeline=2, data_replicate=2),
+        Layout(pipeline=2, data_shard=2, stages=CHUNKS),
+        Layout(data_shard=4),
+        Layout(pipeline=2, context=2, stages=CHUNKS),
+    ],
     "moe": [
         Layout(context=4),  # more processes than key-value heads
         Layout(data_shard=2, tensor=2),
         Layout(data_shard=4, expert=4),
         Layout(data_replicate=2, data_shard=2, expert=2),
         Layout(data_shard=2, context=2, expert=2),
+        Layout(pipeline=2, tensor=2, stages=GPIPE),
+        Layout(pipeline=2, data_shard=2, stages=CHUNKS),
+        Layout(pipeline=2, data_shard=2, expert=2),
     ],
 }
 
 
 def run(
-    shape: ModelShape, tokens_folder: Path, workspace: Path, ranks: Ranks, output: Path | None = None
-) -> list[tuple[float, float]]:
-    """Loss and gradient norm of each step, from the newest state in the workspace on; may write the trained model."""
+    shape: ModelShape,
+    tokens_folder: Path,
+    workspace: Path,
+    ranks: Ranks,
+    output: Path | None = None,
+    recomputed: bool = False,
+) -> list[tuple[float, ...]]:
+    """Loss, gradient norm and MaxVio of each step, from the newest state in the workspace on, and held-out losses
+    before and after; may write the trained model."""
     tokens = open_tokens(tokens_folder)
     model = build_model(shape, seed=1, special_tokens=tokens.special_tokens, ranks=ranks)
     optimizer = build_optimizer(model, ADAM)
     batches = RowBatches(document_mixture(tokens, seed=1))
-    plan = two_steps("moe" if shape.experts else "dense")
-    report = train(model, optimizer, plan, batches, SETTINGS, clip_norm=CLIP, workspace=workspace, ranks=ranks)
+    plan = two_steps(next(kind for kind, known in SHAPES.items() if known == shape))
+    held_out = validation_set(tokens, sequence_length=64, max_tokens_per_domain=128)
+    report = train(
+        model,
+        optimizer,
+        plan,
+        batches,
+        SETTINGS.model_copy(update={"activation_checkpointing": recomputed}),
+        clip_norm=CLIP,
+        workspace=workspace,
+        validate=validation_metrics(held_out),
+        ranks=ranks,
+    )
     if output:
         export(model, tokens.tokenizer, output / "model", ranks)
         save_moments(output / "optimizer.safetensors", model, optimizer, ranks)
-    return [(line["loss"], line["grad_norm"]) for line in report.curve]
+        write_expert_loads(output, model, held_out, ranks)
+    steps = [
+        (line["loss"], line["grad_norm"], line.get("max_violation", 0.0)) for line in report.curve if "loss" in line
+    ]
+    return [*steps, *(tuple(figures[name] for name in sorted(figures)) for figures in (report.first, report.last))]
 
 
 def two_steps(kind: str) -> Plan:
@@ -98,15 +135,15 @@ def forget_last_step(workspace: Path) -> None:
 
 
 def run_layouts(tokens_folder: Path, folder: Path) -> dict[tuple[str, int], Any]:
-    """For each layout: a whole run, its last step again (first layouts only), and the last step from the state of the
-    layout before."""
+    """For each layout: a whole run (every second one with activation checkpointing), its last step again (first layouts
+    only), and the last step from the state of the layout before."""
     curves = {}
     for kind, layouts in LAYOUTS.items():
         shape, earlier = SHAPES[kind], folder / kind / "alone"
         for number, layout in enumerate(layouts):
             ranks = join_layout(layout)
             own = folder / kind / str(number)
-            whole = run(shape, tokens_folder, own, ranks)
+            whole = run(shape, tokens_folder, own, ranks, recomputed=number % 2 == 1)
             forget_last_step(own / "states")
             again = whole
             if number == 0:
@@ -119,7 +156,7 @@ def run_layouts(tokens_folder: Path, folder: Path) -> dict[tuple[str, int], Any]
     return curves
 
 
-def near(curve: list[tuple[float, float]]) -> list[Any]:
+def near(curve: list[tuple[float, ...]]) -> list[Any]:
     return [pytest.approx(pair, rel=1e-5) for pair in curve]
 
 
@@ -145,6 +182,8 @@ def test_every_layout_is_one_process_and_continues_any_other_s_state(tokens_fold
 def check_output(many: Path, alone: Path) -> None:
     """What several processes write is what one writes."""
     assert read_json(many / "model" / "config.json") == read_json(alone / "model" / "config.json")
+    if (alone / "experts.json").is_file():
+        assert near_loads(many) == pytest.approx(near_loads(alone), abs=0.01)
     for file in ("model/model.safetensors", "optimizer.safetensors"):
         tensors, expected = load_file(many / file), load_file(alone / file)
         assert tensors.keys() == expected.keys()
@@ -153,10 +192,20 @@ def check_output(many: Path, alone: Path) -> None:
             assert (tensor - expected[name]).abs().mean() < 1e-5, name
 
 
+def near_loads(checkpoint: Path) -> list[float]:
+    """Loads of all experts of all layers and domains."""
+    domains = read_json(checkpoint / "experts.json")["domains"].values()
+    return [load for domain in domains for layer in domain["load"] for load in layer]
+
+
 def test_a_layout_that_cannot_hold_the_model_is_refused() -> None:
     with pytest.raises(RecipeError, match="num_kv_heads 2; expected a divisor"):
         check_layout(Layout(tensor=4), MOE)
     with pytest.raises(RecipeError, match="the model has no experts"):
         check_layout(Layout(data_shard=2, expert=2), DENSE)
+    with pytest.raises(RecipeError, match="found tie_embeddings with a pipeline"):
+        check_layout(Layout(pipeline=2), DENSE)
+    with pytest.raises(RecipeError, match="found 8 pipeline stages"):
+        check_layout(Layout(pipeline=4, stages=CHUNKS), UNTIED)
     with pytest.raises(ValueError, match=r"divisor of data_shard x context"):
         Layout(data_shard=2, expert=4)
