@@ -1,6 +1,6 @@
-"""A tokens artifact → what balance does to experts at equal tokens, and what grouped products save over a loop.
+"""A tokens artifact → what balance does to experts at equal tokens.
 
-Usage: python -m modelmill.flows.benches.experts speed | balance TOKENS [STEPS]
+Usage: python -m modelmill.flows.benches.experts TOKENS [STEPS]
 """
 
 import sys
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from modelmill.flows.benches.measured import Measured, cpu_seconds
-from modelmill.tasks.lm.data import Batch, RowBatches, document_mixture, open_tokens
-from modelmill.tasks.lm.engine import next_token_loss, train
+from modelmill.flows.benches.measured import Measured
+from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
+from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.moe import expert_loads
@@ -30,34 +30,6 @@ ARMS = {
 BATCH_TOKENS, LENGTH = 2048, 256
 
 
-def speed_shape() -> ModelShape:
-    """dots.llm1's 128 routed and 2 shared experts, top-6, at a width for CPUs."""
-    experts = Experts(num_routed=128, num_shared=2, top_k=6, intermediate_size=64, first_dense_layers=1)
-    return _shape(hidden_size=128, num_layers=3, vocab_size=512, experts=experts)
-
-
-def _shape(**sizes) -> ModelShape:
-    return ModelShape(num_heads=4, num_kv_heads=4, intermediate_size=344, max_sequence_length=LENGTH, **sizes)
-
-
-def speed(num_tokens: int = 1024) -> list[Measured]:
-    """Training tokens a CPU-second, forward and backward, by way of computing the experts."""
-    model = build_model(speed_shape(), seed=1)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(512, (num_tokens // LENGTH, LENGTH), generator=generator)
-    batch = Batch(tokens, tokens, torch.arange(LENGTH).expand_as(tokens).contiguous())
-
-    def step() -> None:
-        next_token_loss(model, batch).backward()
-        model.zero_grad()
-
-    found = []
-    for way in ("grouped_mm", "eager"):
-        model.set_experts_implementation(way)
-        found.append(Measured("experts", way, num_tokens / cpu_seconds(step), "tokens/s"))
-    return found
-
-
 def balance(tokens_folder: Path, num_steps: int = 150) -> Iterator[Measured]:
     """MaxVio of the last tenth of the steps, and of held-out tokens, beside the held-out loss, by kind of balance."""
     for name, config in ARMS.items():
@@ -67,7 +39,16 @@ def balance(tokens_folder: Path, num_steps: int = 150) -> Iterator[Measured]:
 def _balanced_run(tokens_folder: Path, num_steps: int, name: str, config: ExpertBalance) -> Measured:
     tokens = open_tokens(tokens_folder)
     experts = Experts(num_routed=32, num_shared=1, top_k=4, intermediate_size=32, first_dense_layers=1)
-    shape = _shape(hidden_size=64, num_layers=3, vocab_size=tokens.vocab_size, experts=experts)
+    shape = ModelShape(
+        vocab_size=tokens.vocab_size,
+        hidden_size=64,
+        num_layers=3,
+        num_heads=4,
+        num_kv_heads=4,
+        intermediate_size=344,
+        max_sequence_length=LENGTH,
+        experts=experts,
+    )
     model = build_model(shape, seed=1, special_tokens=tokens.special_tokens)
     total = num_steps * BATCH_TOKENS
     schedule = Schedule(kind="wsd", learning_rate=3e-3, warmup_tokens=total // 10, decay_tokens=total // 5)
@@ -92,8 +73,7 @@ def _balanced_run(tokens_folder: Path, num_steps: int, name: str, config: Expert
 def main(arguments: list[str]) -> None:
     """Print the lines of one table."""
     torch.set_num_threads(1)
-    rows = speed() if arguments[0] == "speed" else balance(Path(arguments[1]), *map(int, arguments[2:]))
-    for row in rows:
+    for row in balance(Path(arguments[0]), *map(int, arguments[1:])):
         figures = ", ".join(f"{name} {value:.4f}" for name, value in row.quality.items())
         print(f"{row.tool}: {row.rate:,.0f} {row.unit}; {figures}", flush=True)  # noqa: T201
 
