@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from modelmill.tasks.curate.labels import SHIPPED, check_labels, labels_path
-from modelmill.tasks.curate.model_files import model_digest, model_ends_digest
+from modelmill.tasks.curate.model_files import model_digest
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest
 from modelmill.tasks.stage import StageConfig
@@ -237,10 +237,10 @@ def external_digests(config: Config) -> dict[str, str]:
         for index, each in enumerate(config.suites)
     }
     if config.semantic is not None and config.semantic.model is not None:
-        digests["semantic.model"] = model_digest(Path(config.semantic.model))
+        digests["semantic.model"] = model_digest(Path(config.semantic.model), "semantic.model")
         digests |= {name: version(name).split("+")[0] for name in ("torch", "transformers")}
     if config.quality is not None and config.quality.teacher is not None:
-        digests["quality.teacher"] = model_ends_digest(Path(config.quality.teacher.model))
+        digests["quality.teacher"] = model_digest(Path(config.quality.teacher.model), "quality.teacher.model")
     if config.categories is not None:
         digests |= _category_digests(config.categories)
         check_labels(config.categories.labels, "shares.category", config.shares.category)
@@ -256,5 +256,5 @@ def _category_digests(categories: Categories) -> dict[str, str]:
             raise InputError(f"categories.reference: no file {categories.reference}; give one with text and label")
         digests["categories.reference"] = file_digest(Path(categories.reference))
     if categories.teacher is not None:
-        digests["categories.teacher"] = model_ends_digest(Path(categories.teacher.model))
+        digests["categories.teacher"] = model_digest(Path(categories.teacher.model), "categories.teacher.model")
     return digests

@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modelmill.tasks.text.flat import utf8_buffers
+
 FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 FNV_PRIME = np.uint64(0x100000001B3)
 MIN_PROSE_WORDS = 6
@@ -29,8 +31,7 @@ class Words(NamedTuple):
 
 def word_hashes(texts: pa.ChunkedArray | pa.Array) -> Words:
     """Normalise and split every text; uint64 hashes are equal in every process, release and machine."""
-    normalised = pc.utf8_lower(pc.utf8_normalize(_combined(texts), form="NFKC"))
-    data, offsets = string_buffers(normalised)
+    data, offsets = utf8_buffers(pc.utf8_lower(pc.utf8_normalize(texts.cast(pa.large_string()), form="NFKC")))
     counts = np.zeros(len(offsets) - 1, np.int64)
     _count_words(data, offsets, counts)
     borders = np.concatenate([[0], np.cumsum(counts)])
@@ -41,7 +42,7 @@ def word_hashes(texts: pa.ChunkedArray | pa.Array) -> Words:
 
 def string_hashes(strings: pa.ChunkedArray | pa.Array, salt: int) -> np.ndarray:
     """One well-mixed uint64 for each string; `salt` gives independent hashes of the same strings."""
-    data, offsets = string_buffers(_combined(strings))
+    data, offsets = utf8_buffers(strings)
     hashes = np.empty(len(offsets) - 1, np.uint64)
     _hash_strings(data, offsets, np.uint64(salt), hashes)
     return hashes
@@ -53,28 +54,10 @@ def prose_shares(texts: pa.ChunkedArray | pa.Array) -> np.ndarray:
     Such a line has at least six words, begins with a letter, and at most a tenth of its characters are neither letters
     nor plain punctuation: sentences pass; signatures, tables, code and lists of names do not.
     """
-    data, offsets = string_buffers(_combined(texts))
+    data, offsets = utf8_buffers(texts)
     shares = np.zeros(len(offsets) - 1)
     _prose_shares(data, offsets, shares)
     return shares
-
-
-def string_buffers(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 bytes and int64 borders of a string column, without a copy of the bytes; nulls read as empty."""
-    large = strings.cast(pa.large_string())
-    if large.null_count:
-        large = pc.fill_null(large, "")
-    _, offsets, data = large.buffers()
-    if not len(large):
-        return np.empty(0, np.uint8), np.zeros(1, np.int64)
-    borders = np.frombuffer(offsets, np.int64)[large.offset : large.offset + len(large) + 1]
-    return np.frombuffer(data or b"", np.uint8), borders
-
-
-def _combined(strings: pa.ChunkedArray | pa.Array) -> pa.Array:
-    if isinstance(strings, pa.ChunkedArray):
-        return pa.concat_arrays([pa.array([], pa.large_string()), *strings.cast(pa.large_string()).chunks])
-    return strings.cast(pa.large_string())
 
 
 @numba.njit(cache=True)

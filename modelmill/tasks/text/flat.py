@@ -39,10 +39,11 @@ def utf8_buffers(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[np.uint8],
 
     A null counts as an empty string.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], pa.large_string())
-    array = array.cast(pa.large_string()).fill_null("")
+    # Cast before they are joined: chunks of 32-bit offsets cannot hold more than 2 GB together.
+    large = column.cast(pa.large_string())
+    array = large.combine_chunks() if isinstance(large, pa.ChunkedArray) else large
+    assert isinstance(array, pa.Array)
+    array = array.fill_null("")
     _, offsets_buffer, data_buffer = array.buffers()
     offsets = np.frombuffer(offsets_buffer, np.int64, count=len(array) + 1, offset=array.offset * 8)
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(0, np.uint8)

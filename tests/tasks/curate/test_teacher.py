@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
 from modelmill.tasks.curate.config import Config, external_digests
@@ -25,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "model"
     save_tokenizer(trained_bpe(["The old building in the valley."] * 2, 300, 2, 32), folder)
     (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": np.zeros(3, np.float32)}, folder / "model.safetensors")
     return folder
 
 
@@ -132,7 +134,7 @@ def test_a_teacher_names_categories(make_context: Callable[..., StageContext], f
 def test_the_teacher_enters_the_key_by_its_content(folder: Path, tmp_path: Path) -> None:
     config = Config.model_validate(quality(folder))
     before = external_digests(config)["quality.teacher"]
-    (folder / "model.safetensors").write_bytes(b"Weights")
+    save_file({"weight": np.ones(3, np.float32)}, folder / "model.safetensors")
     assert external_digests(config)["quality.teacher"] != before
     with pytest.raises(InputError, match=r"holds no config\.json"):
         external_digests(Config.model_validate(quality(tmp_path)))
