@@ -21,7 +21,6 @@ from modelmill.tasks.ingest.main_text.reading import (
     QUESTION_MARK,
     SLASH,
     after,
-    end_of_comment,
     end_of_raw_text,
     is_letter,
     looked_up,
@@ -186,7 +185,26 @@ def _end_of_declaration(content, position, end):
         and content[position + 2] == HYPHEN
         and content[position + 3] == HYPHEN
     )
-    return end_of_comment(content, position + 4, end) if is_comment else after(content, position + 2, end, GREATER)
+    return _end_of_comment(content, position + 4, end) if is_comment else after(content, position + 2, end, GREATER)
+
+
+@njit(cache=True, nogil=True)
+def _end_of_comment(content, start, end):
+    """Where what follows a comment begins, whose `<!--` ends at `start`: after `-->` or `--!>`, as HTML's standard has
+    it; `<!-->` and `<!--->` are empty comments."""
+    if start < end and content[start] == GREATER:
+        return start + 1
+    position = start
+    while position < end:
+        if content[position] == GREATER:
+            # The hyphens of `<!--` count for `-->`, but not for `--!>`.
+            dashes = position - 1
+            if content[dashes] == EXCLAMATION and position >= start + 3:
+                dashes -= 1
+            if content[dashes] == HYPHEN and content[dashes - 1] == HYPHEN:
+                break
+        position += 1
+    return position + 1
 
 
 @njit(cache=True, nogil=True)

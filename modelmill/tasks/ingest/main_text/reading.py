@@ -144,18 +144,6 @@ def contains(content, start, end, word):
 
 
 @njit(cache=True, nogil=True)
-def end_of_comment(content, position, end):
-    """Where what follows a comment begins; the position is the one after its `<!--`."""
-    if position < end and content[position] == GREATER:  # <!--> is an empty comment
-        return position + 1
-    while position < end:
-        if content[position] == GREATER and content[position - 1] == HYPHEN and content[position - 2] == HYPHEN:
-            break
-        position += 1
-    return position + 1
-
-
-@njit(cache=True, nogil=True)
 def end_of_raw_text(content, position, end, name_start, name_end):
     """Where the end tag of a raw text element begins, whose name stands at `[name_start, name_end)`; else the end."""
     length = name_end - name_start
