@@ -137,12 +137,12 @@ class FileSource(Source):
 
     paths: tuple[str, ...] = Field(min_length=1, json_schema_extra={"placement": True})
     """Local paths and globs (`**` reaches into folders), HTTP(S) or s3:// URLs."""
+    download: Download = Field(default=Download(), json_schema_extra={"placement": True})
 
 
 class _ArchiveSource(FileSource):
     prefix: str = Field(default=COMMON_CRAWL, json_schema_extra={"placement": True})
     """Put before each line of a path list (a `.paths` or `.paths.gz` file, as Common Crawl publishes them)."""
-    download: Download = Field(default=Download(), json_schema_extra={"placement": True})
     max_files: int | None = Field(default=None, ge=1)
     """Take only the first files of the sorted list."""
 

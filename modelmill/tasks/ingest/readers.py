@@ -13,6 +13,7 @@ from modelmill.tasks.ingest.config import (
     DatasetSource,
     DocumentationSource,
     ExtractionConfig,
+    FileSource,
     FoldersSource,
     HtmlSource,
     JsonlSource,
@@ -52,7 +53,7 @@ def read_files(
 def _captures(reading: Reading, source: Any, files: list[SourceFile]) -> Iterator[tuple[SourceFile, Capture]]:
     """The captures of archives one after another, remote ones fetched first; damage becomes dropped rows."""
     for file in files:
-        settings = source.download if isinstance(source, WarcSource | WetSource | CommonCrawlSource) else Download()
+        settings = source.download if isinstance(source, FileSource | CommonCrawlSource) else Download()
         with local_copy(file.address, reading.downloads, settings) as path:
             for capture in captures(path, reading.config.limits.page_bytes):
                 if isinstance(capture, Damage):
@@ -99,18 +100,19 @@ def _read_html(reading: Reading, source: HtmlSource, files: list[SourceFile]) ->
     for file in files:
         url = source.base_url + file.name
         row = {"id": row_id(source.name, file.name), "url": url, "date": ""}
-        reading.add(row, lambda file=file: reading.extracted(_file_text(reading, file)))
+        reading.add(row, lambda file=file: reading.extracted(_file_text(reading, source, file)))
 
 
 def _read_text(reading: Reading, source: TextSource, files: list[SourceFile]) -> None:
     for file in files:
         row = {"id": row_id(source.name, file.name), "url": file.name, "date": ""}
-        reading.add(row, lambda file=file: plain_page(_file_text(reading, file), reading.config.limits))
+        reading.add(row, lambda file=file: plain_page(_file_text(reading, source, file), reading.config.limits))
 
 
-def _file_text(reading: Reading, file: SourceFile) -> str:
+def _file_text(reading: Reading, source: FileSource, file: SourceFile) -> str:
     limit = reading.config.limits.page_bytes
-    with open_address(file.address) as stream:
+    copied = local_copy(file.address, reading.downloads, source.download, most_bytes=limit + 1)
+    with copied as path, open_address(path) as stream:
         body = stream.read(limit + 1)
     if len(body) > limit:
         raise RejectedError("too_large", f"more than {limit} bytes")

@@ -23,7 +23,7 @@ _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
 class Download(StageConfig):
-    """How archives are fetched from HTTP(S) servers."""
+    """How files are fetched from HTTP(S) servers."""
 
     attempts: int = Field(default=10, ge=1)
     """Without a byte of progress between them; then the stage ends, and goes on there when it is run again."""
@@ -46,10 +46,11 @@ class _AgainError(Exception):
 
 
 @contextlib.contextmanager
-def local_copy(address: str, folder: Path, settings: Download) -> Iterator[str]:
+def local_copy(address: str, folder: Path, settings: Download, *, most_bytes: int | None = None) -> Iterator[str]:
     """Path of the file while it is read; then it is removed, so that a worker holds one at a time.
 
-    What a killed worker left is finished. Addresses that are not HTTP(S) are given back.
+    What a killed worker left is finished. Addresses that are not HTTP(S) are given back. Of a file of more than
+    `most_bytes` no more than these need come.
 
     Raises:
         InputError: there is no such file.
@@ -60,21 +61,21 @@ def local_copy(address: str, folder: Path, settings: Download) -> Iterator[str]:
         return
     path = folder / row_id(address)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fetch(address, path, settings)
+    fetch(address, path, settings, most_bytes=most_bytes)
     yield str(path)
     path.unlink()
     _tag_path(path).unlink(missing_ok=True)
 
 
-def fetch(address: str, path: Path, settings: Download) -> None:
-    """Fetch a file whole, from where an earlier attempt or run ended. Raises as `local_copy`."""
+def fetch(address: str, path: Path, settings: Download, *, most_bytes: int | None = None) -> None:
+    """Fetch a file whole, or its first bytes, from where an earlier attempt or run ended. Raises as `local_copy`."""
     timeout = httpx.Timeout(settings.read_seconds, connect=settings.connect_seconds)
     headers = {"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
     failures, furthest = 0, _size(path)
     with httpx.Client(timeout=timeout, headers=headers, follow_redirects=True) as client:
         while True:
             try:
-                _attempt(client, address, path)
+                _attempt(client, address, path, most_bytes)
                 return
             except (_AgainError, httpx.TransportError) as error:
                 problem, asked = f"{type(error).__name__.removeprefix('_')}: {error}", getattr(error, "wait", 0.0)
@@ -89,7 +90,7 @@ def fetch(address: str, path: Path, settings: Download) -> None:
             time.sleep(min(max(asked, backoff), settings.longest_wait_seconds))
 
 
-def _attempt(client: httpx.Client, address: str, path: Path) -> None:
+def _attempt(client: httpx.Client, address: str, path: Path, most_bytes: int | None) -> None:
     """One request for what is missing.
 
     Raises:
@@ -108,8 +109,8 @@ def _attempt(client: httpx.Client, address: str, path: Path) -> None:
             return
         if response.status_code not in (200, 206):
             raise InputError(
-                f"found no file at {address}: HTTP status {response.status_code}. Expected an archive there: correct "
-                "the source's `prefix`, `crawl` or `paths`, and run again."
+                f"found no file at {address}: HTTP status {response.status_code}. Expected a file there: correct the "
+                "source's `paths`, `prefix` or `crawl`, and run again."
             )
         start, total = _extent(response)
         if start not in (0, size):
@@ -120,6 +121,8 @@ def _attempt(client: httpx.Client, address: str, path: Path) -> None:
             file.seek(start)
             for chunk in response.iter_raw():
                 file.write(chunk)
+                if most_bytes is not None and file.tell() >= most_bytes:
+                    return
     if total is not None and _size(path) != total:
         raise _AgainError(f"{_size(path)} of {total} bytes")
 

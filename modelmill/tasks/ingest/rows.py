@@ -18,6 +18,7 @@ from modelmill.tasks.ingest.decode import RejectedError, decoded_text
 from modelmill.tasks.ingest.extract import ExtractedPage, plain_page
 from modelmill.tasks.ingest.files import SourceFile
 from modelmill.tasks.ingest.reading import Reading
+from modelmill.tasks.ingest.remote import local_copy
 from modelmill.tasks.ingest.schema import PAGE_SCHEMA, row_id
 
 _METADATA = ("id", "url", "date", "title")
@@ -26,7 +27,7 @@ _METADATA = ("id", "url", "date", "title")
 def read_jsonl(reading: Reading, source: JsonlSource, files: list[SourceFile]) -> None:
     """JSON lines, one page each."""
     for file in files:
-        with open_address(file.address) as raw:
+        with local_copy(file.address, reading.downloads, source.download) as path, open_address(path) as raw:
             is_compressed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             lines = cast("IO[bytes]", gzip.GzipFile(fileobj=raw) if is_compressed else raw)
@@ -51,12 +52,12 @@ def _json_rows(reading: Reading, name: str, lines: Iterable[bytes]) -> Iterator[
 def read_parquet(reading: Reading, source: ParquetSource, files: list[SourceFile]) -> None:
     """Parquet files, batch by batch; only the columns that are needed are read."""
     for file in files:
-        try:
-            with open_address(file.address) as stream:
+        with local_copy(file.address, reading.downloads, source.download) as path, open_address(path) as stream:
+            try:
                 for position, table in _parquet_tables(stream, source.columns, reading.config.shard_pages):
                     _add_table(reading, source.columns, f"{file.name}#{position}", table)
-        except (pa.ArrowInvalid, OSError) as error:
-            reading.drop(row_id(file.name, "damage"), file.name, "damaged_file", str(error))
+            except (pa.ArrowInvalid, OSError) as error:
+                reading.drop(row_id(file.name, "damage"), file.name, "damaged_file", str(error))
 
 
 def _parquet_tables(stream: IO[bytes], columns: Columns, rows: int) -> Iterator[tuple[int, pa.Table]]:

@@ -1,17 +1,22 @@
-"""Archives on servers: range requests after broken connections, servers that ask to slow down, a named Common Crawl."""
+"""Files on servers: range requests after broken connections, servers that ask to slow down, a named Common Crawl."""
 
 import gzip
+import io
+import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.ingest.remote import Download, fetch, local_copy
 from tests.tasks.ingest.archive_files import gzipped, warc_record
-from tests.tasks.ingest.rows import urls_of
+from tests.tasks.ingest.rows import rows_of, urls_of
 from tests.tasks.ingest.web import Site, answer
 
 CONTENT = bytes(range(256)) * 400
@@ -104,6 +109,49 @@ def test_the_copy_is_gone_after_it_was_read(site: Site, tmp_path: Path):
     assert list((tmp_path / "downloads").iterdir()) == []
     with pytest.raises(InputError, match=r"found no file at .*/gone: HTTP status 404"):
         fetch(f"http://{site.address}/gone", tmp_path / "gone", FAST)
+
+
+def parquet(rows: list[dict[str, str]]) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), content)
+    return content.getvalue()
+
+
+def test_every_kind_of_file_goes_on_where_a_connection_broke(site: Site, run_ingest, tmp_path: Path):
+    rows = [{"id": f"r{number}", "text": f"row {number} " * 50} for number in range(3)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    page = b"<title>T</title><p>" + b"A sentence of a page. " * 40
+    contents = {"jsonl": lines, "jsonl.gz": gzip.compress(lines), "parquet": parquet(rows), "html": page, "text": lines}
+    site.pages = {f"/{name}": serving(content, "break", "503", "short") for name, content in contents.items()}
+    address = f"http://{site.address}"
+    sources = [
+        {"kind": kind, "name": name, "paths": [f"{address}/{name}"], "download": FAST.model_dump()}
+        for name in contents
+        for kind in [name.removesuffix(".gz")]
+    ]
+    result, output = run_ingest(*sources, extractor="resiliparse")
+    assert Counter(row["source"] for row in rows_of(output / "pages")) == {
+        "jsonl": 3,
+        "jsonl.gz": 3,
+        "parquet": 3,
+        "html": 1,
+        "text": 1,
+    }
+    assert result.dropped == {}
+    assert len(site.requests) == 4 * len(contents)
+    assert list((tmp_path / "run" / "downloads").iterdir()) == []
+
+
+def test_of_a_page_above_the_limit_no_more_than_that_is_fetched(site: Site, run_ingest, tmp_path: Path):
+    content = b"x" * 4_000_000
+    site.pages = {"/page": serving(content), "/short": serving(b"A page.")}
+    path = tmp_path / "page"
+    fetch(f"http://{site.address}/page", path, FAST, most_bytes=1001)
+    assert 1001 <= path.stat().st_size < len(content)
+    paths = [f"http://{site.address}/{name}" for name in ("page", "short")]
+    result, _ = run_ingest({"kind": "text", "name": "pages", "paths": paths}, limits={"page_bytes": 1000})
+    assert (result.rows_out, result.dropped) == (1, {"too_large": 1})
+    assert list((tmp_path / "run" / "downloads").iterdir()) == []
 
 
 def crawl_paths(number: int) -> str:
