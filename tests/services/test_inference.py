@@ -29,6 +29,8 @@ from modelmill.tasks.journal import Journal
 from modelmill.tasks.stage import Artifact, StageContext
 from tests.services.compiler import without_compiler
 from tests.tasks.align.tiny import write_model, write_tokenizer
+from tests.tasks.lm.tiny_stages import artifact, run_stage, write_fit
+from tests.tasks.lm.tiny_tokens import write_tiny_tokens
 
 # Ray leaves the processes of its local cluster to themselves.
 pytestmark = [
@@ -137,6 +139,65 @@ def test_another_shape_gets_another_engine(sampler: RaySampler, models: dict[str
     sampler.load(models["long"], 512)
     sequence = [20 + i % 200 for i in range(300)]
     assert sampler.score([sequence])[0] == pytest.approx(reference(models["long"], sequence), abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What stages leave: a Llama after an extend with Llama 3.1's rescaling, one with MiniCPM's multipliers in its
+    weights, and dots.llm1s whose heads are wider than hidden_size / num_heads, with a head of their own and a tied one.
+    """
+    folder = tmp_path_factory.mktemp("exports")
+    tokens = artifact("tokens", write_tiny_tokens(folder / "tokens"))
+    fit = write_fit(folder / "fit", hidden_size=64)
+
+    def pretrained(name: str, **changes: Any) -> Artifact:
+        config = {"forecast_branch": False, "total_tokens": 2560} | changes
+        return run_stage("pretrain", config, [tokens, fit], folder / name)[0]
+
+    rescaled = {"kind": "llama3", "factor": 4, "original_length": 64}
+    extend = {
+        "steps": [{"sequence_length": 256, "rope_scaling": rescaled, "total_tokens": 1024}],
+        "gates": {"on_failure": "waive", "num_samples": 1, "ruler_samples": 0, "depths": [0.5]},
+        "needles": {"sentence": "{key} is {value}.", "keys": ["red", "oven", "mill", "stone"], "num_digits": 2},
+        "validation_tokens_per_domain": 512,
+    }
+    minicpm = {"std": 0.1, "scale_emb": 12, "scale_depth": 1.4, "scale_residual": False}
+    minicpm |= {"mup_base_width": 32, "scale_head": True}
+    experts = {"num_routed": 8, "num_shared": 1, "top_k": 2, "intermediate_size": 32}
+    sizes = {"hidden_size": 96, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "intermediate_size": 96}
+    dots = sizes | {"head_dim": 32, "experts": experts}
+    found = {
+        "rescaled": run_stage("extend", extend, [tokens, pretrained("short")], folder / "long")[0],
+        "folded": pretrained("folded", initialisation=minicpm),
+        "experts": pretrained("experts", shape=dots, tie_embeddings=False),
+        "experts, tied": pretrained("tied", shape=dots, tie_embeddings=True),
+    }
+    return {name: checkpoint.path / "model" for name, checkpoint in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "facts"),
+    [
+        ("rescaled", 256, {"rope_parameters", "rope_type", "llama3"}),
+        ("folded", 64, {"folded_multipliers"}),
+        ("experts", 64, {"head_dim"}),
+        ("experts, tied", 64, {"head_dim"}),
+    ],
+)
+def test_an_export_says_the_same_in_vllm_and_in_transformers(
+    sampler: RaySampler, exports: dict[str, Path], name: str, length: int, facts: set[str]
+):
+    assert all(f'"{fact}"' in (exports[name] / "config.json").read_text() for fact in facts)
+    sampler.load(exports[name], length)
+    prompts = [[0, 40, 50, 60], [20 + n * n % 300 for n in range(length - 20)]]
+    model: Any = AutoModelForCausalLM.from_pretrained(exports[name])
+    for prompt, [sample] in zip(prompts, sampler.sample(prompts, max_tokens=16), strict=True):
+        given = torch.tensor([prompt])
+        said = model.generate(
+            given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=16, eos_token_id=None
+        )
+        assert sample.token_ids == said[0, len(prompt) :].tolist()
+    assert sampler.score(prompts[1:])[0] == pytest.approx(reference(exports[name], prompts[1]), abs=1e-4)
 
 
 def test_errors_of_a_call_are_raised_as_themselves(sampler: RaySampler, models: dict[str, Path], tmp_path: Path):

@@ -88,8 +88,8 @@ class Routers:
     def begin_step(self, num_rows: int) -> None:
         """`num_rows`: rows of the whole batch, which the processes share evenly (`parallel.layout.check_batches`)."""
         assert not (self.num_layers and num_rows % self.ranks.layout.data_size)
-        # Processes that share matrices (tensor) all have the same rows, and gradients are summed over them.
-        self.row_weight = 1 / (num_rows * self.ranks.layout.tensor)
+        # Of processes that share matrices (tensor) each has the routers, and their whole gradient, by itself.
+        self.row_weight = 1 / num_rows
         for tensor in (*self.loads, *self.losses):
             tensor.zero_()
 

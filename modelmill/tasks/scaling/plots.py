@@ -49,7 +49,8 @@ def write_figures(folder: Path, results: Results) -> None:
         _save(figure, folder / f"{name}.svg")
     if results.two_steps:
         figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-        draw_suite(*figure.subplots(1, 2), results.runs, results.two_steps)
+        by_compute, by_nats = figure.subplots(1, 2)
+        draw_suite(by_compute, by_nats, results.runs, results.two_steps)
         _save(figure, folder / "suite.svg")
 
 

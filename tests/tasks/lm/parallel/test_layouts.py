@@ -43,9 +43,10 @@ MOE = DENSE.model_copy(
     }
 )
 UNTIED = DENSE.model_copy(update={"tie_embeddings": False, "num_layers": 3})
-SHAPES = {"dense": DENSE, "untied": UNTIED, "moe": MOE}
+# Four processes that share matrices want four key-value heads.
+SHAPES = {"dense": DENSE, "untied": UNTIED, "moe": MOE, "moe of four heads": MOE.model_copy(update={"num_kv_heads": 4})}
 # Six rows do not divide by four processes, which experts would not allow; who has more than two adds up micro-batches.
-ROWS = {"dense": 6, "untied": 6, "moe": 8}
+ROWS = {"dense": 6, "untied": 6, "moe": 8, "moe of four heads": 8}
 # A gradient near zero is all rounding, and an epsilon far below it would make a whole step of that.
 ADAM = OptimizerConfig(eps=1e-4)
 SETTINGS = TrainSettings(log_every_steps=1, micro_batch_rows=2, checkpoint_every_steps=1)
@@ -57,6 +58,7 @@ LAYOUTS = {
         Layout(data_shard=4),
         Layout(data_replicate=2, data_shard=2),
         Layout(tensor=4),
+        Layout(context=4),
         Layout(data_shard=2, tensor=2),
         Layout(data_shard=2, context=2),
     ],
@@ -68,6 +70,8 @@ LAYOUTS = {
         Layout(pipeline=2, context=2, stages=CHUNKS),
     ],
     "moe": [
+        Layout(data_shard=4),
+        Layout(data_replicate=2, data_shard=2),
         Layout(context=4),  # more processes than key-value heads
         Layout(data_shard=2, tensor=2),
         Layout(data_shard=4, expert=4),
@@ -77,6 +81,7 @@ LAYOUTS = {
         Layout(pipeline=2, data_shard=2, stages=CHUNKS),
         Layout(pipeline=2, data_shard=2, expert=2),
     ],
+    "moe of four heads": [Layout(tensor=4)],
 }
 
 
