@@ -73,7 +73,7 @@ class Pipeline:
         for number, batch in enumerate(batches):
             batch = batch.to(str(self.device))
             for stage in self.stages:
-                output = stage(self._input(stage.part, batch), batch.position_ids, batch.labels)
+                output = stage(self._input(stage, batch), batch.position_ids, batch.labels)
                 if stage.part.has_head:
                     found[number] = output
                 else:
@@ -84,13 +84,12 @@ class Pipeline:
         dist.all_reduce(found, group=self.group)
         return found.tolist()
 
-    def _input(self, part: StagePart, batch: Batch) -> Tensor:
-        if part.has_embedding:
+    def _input(self, stage: Stage, batch: Batch) -> Tensor:
+        if stage.part.has_embedding:
             return batch.input_ids
         rows, length = batch.input_ids.shape
-        width: int = self.stages[0].config.hidden_size  # pyright: ignore
-        hidden = torch.empty(rows, length // self.layout.context, width, device=self.device)
-        dist.recv(hidden, group=self.group, group_src=self._holder(part.index - 1))
+        hidden = torch.empty_like(boundary(stage, rows, length, self.layout.context)[0], device=self.device)
+        dist.recv(hidden, group=self.group, group_src=self._holder(stage.part.index - 1))
         return hidden
 
     def _holder(self, index: int) -> int:
@@ -114,8 +113,7 @@ class Pipeline:
 
     def _torch_stage(self, stage: Stage, length: int) -> PipelineStage:
         config, layout = self.layout.stages, self.layout
-        width: int = stage.config.hidden_size  # pyright: ignore
-        inputs, outputs = boundary(stage.part, config.micro_batch_rows, length, width, layout.context)
+        inputs, outputs = boundary(stage, config.micro_batch_rows, length, layout.context)
         return PipelineStage(
             stage,
             stage.part.index,

@@ -18,7 +18,8 @@ class Stage(nn.Module):
     forward: token ids [rows, length] on the first stage, hidden states [rows, length, width] on the others → hidden
     states, on the last stage the summed -log p(label). It runs transformers' own forward over the layers that are left,
     so the document mask comes from `position_ids` on every stage. Takes the model's modules, not copies.
-    `compute_dtype` bfloat16: under autocast, which a schedule's backward passes must lie outside of.
+    `compute_dtype` bfloat16: under autocast, which a schedule's backward passes must lie outside of; hidden states are
+    in it between stages and in float32 within them, as the residual stream is on one process.
     """
 
     def __init__(self, model: PreTrainedModel, part: StagePart, compute_dtype: torch.dtype = torch.float32) -> None:
@@ -35,15 +36,15 @@ class Stage(nn.Module):
 
     def forward(self, inputs: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
         """[rows, length] or [rows, length, width] → [rows, length, width], or the summed loss []."""
-        source = "input_ids" if self.part.has_embedding else "inputs_embeds"
-        arguments: dict[str, Any] = {source: inputs, "position_ids": position_ids, "use_cache": False}
+        own = {"input_ids": inputs} if self.part.has_embedding else {"inputs_embeds": inputs.float()}
+        arguments: dict[str, Any] = own | {"position_ids": position_ids, "use_cache": False}
         if attends_by_document(self.model):
             arguments["document_lengths"] = document_lengths(position_ids)
         autocast = self.compute_dtype != torch.float32
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
             hidden = self.model(**arguments).last_hidden_state
             if self.lm_head is None:
-                return hidden
+                return hidden.to(self.compute_dtype)
             head: Any = self.lm_head
             return cross_entropy_sum(hidden.flatten(0, 1), head.whole(), labels.flatten())
 
@@ -75,13 +76,13 @@ def _shallow_copy(module: Any) -> Any:
     return copy
 
 
-def boundary(part: StagePart, rows: int, length: int, width: int, context: int) -> tuple[Tensor, Tensor]:
+def boundary(stage: Stage, rows: int, length: int, context: int) -> tuple[Tensor, Tensor]:
     """What a stage takes and gives, as tensors without data, so that torch need not run the stage to find out.
 
-    Token ids are whole rows; of hidden states each process of a context group has its part. They are in float32, as the
-    residual stream under autocast is on one process.
+    Token ids are whole rows; of hidden states each process of a context group has its part.
     """
-    hidden = torch.empty(rows, length // context, width, device="meta", requires_grad=True)
+    width: int = stage.config.hidden_size  # pyright: ignore
+    hidden = torch.empty(rows, length // context, width, dtype=stage.compute_dtype, device="meta", requires_grad=True)
     tokens = torch.empty(rows, length, dtype=torch.int64, device="meta")
     loss = torch.empty((), device="meta", requires_grad=True)
-    return tokens if part.has_embedding else hidden, loss if part.has_head else hidden
+    return tokens if stage.part.has_embedding else hidden, loss if stage.part.has_head else hidden

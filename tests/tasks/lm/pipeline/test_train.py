@@ -80,17 +80,29 @@ def with_spike(tokens_folder: Path, workspace: Path, ranks: Ranks, stop_at: int 
     return train(model, optimizer, PLAN, batches, settings, workspace=workspace, ranks=ranks).curve
 
 
-def on_two(tokens_folder: Path, folder: Path) -> list[dict[str, Any]]:
+def in_bf16(tokens_folder: Path, ranks: Ranks) -> list[float]:
+    """Losses of two steps under autocast."""
+    shape = SHAPE.model_copy(update={"tie_embeddings": False})
+    model = build_model(shape, seed=1, ranks=ranks, compute_dtype=torch.bfloat16)
+    batches = RowBatches(document_mixture(open_tokens(tokens_folder), seed=1))
+    settings = TrainSettings(log_every_steps=1, precision="bf16", activation_checkpointing=True)
+    optimizer = build_optimizer(model, OptimizerConfig(**ADAM))
+    report = train(model, optimizer, PLAN, batches, settings, end_tokens=512, ranks=ranks)
+    return [line["loss"] for line in report.curve]
+
+
+def on_two(tokens_folder: Path, folder: Path) -> tuple[list[dict[str, Any]], list[float]]:
     ranks = join_layout(LAYOUT)
     with pytest.raises(SystemExit):
         with_spike(tokens_folder, folder / "spike", ranks, stop_at=14 if dist.get_rank() == 1 else None)
     curve = with_spike(tokens_folder, folder / "spike", ranks)
     pretrained(tokens_folder, folder, LAYOUT)
-    return curve
+    return curve, in_bf16(tokens_folder, ranks)
 
 
 def test_a_pipeline_trains_as_one_process_does(tokens_folder: Path, tmp_path: Path) -> None:
-    curve = on_processes(2, on_two, tmp_path, tokens_folder, tmp_path / "two")
+    curve, rounded = on_processes(2, on_two, tmp_path, tokens_folder, tmp_path / "two")
+    assert rounded == pytest.approx(in_bf16(tokens_folder, Ranks()), rel=2**-8)  # bf16 keeps eight binary digits
     expected = with_spike(tokens_folder, tmp_path / "alone" / "spike", Ranks())
     assert sum("first_skipped" in line for line in curve) == 1
     assert curve == [pytest.approx(line, rel=1e-4) for line in expected]
