@@ -77,8 +77,8 @@ class Routers:
                 f"a batch of {num_rows} rows does not divide by the {self.ranks.layout.data_size} processes that share "
                 "its rows, which a mixture of experts needs; change batch_tokens or the layout"
             )
-        # Processes that share matrices (tensor) all have the same rows, and gradients are summed over them.
-        self.row_weight = 1 / (num_rows * self.ranks.layout.tensor)
+        # Of processes that share matrices (tensor) each has the routers, and their whole gradient, by itself.
+        self.row_weight = 1 / num_rows
         for tensor in (*self.loads, *self.losses):
             tensor.zero_()
 
