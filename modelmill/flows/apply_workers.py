@@ -59,7 +59,7 @@ class Workers:
         """Results of `function(**call.arguments)` in the order of the calls."""
         return list(self.stream(call_by_name, ((function, call.arguments) for call in calls)))
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Any = None) -> Any:
         """One call, in this process."""
         return function(**arguments)
 

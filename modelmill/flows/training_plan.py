@@ -11,7 +11,7 @@ from modelmill.flows.recipe import Line
 from modelmill.services.store import Store
 from modelmill.tasks.anneal.stage import decay_plan
 from modelmill.tasks.errors import InputError, RecipeError
-from modelmill.tasks.extend.stage import step_plan
+from modelmill.tasks.extend.steps import step_plan
 from modelmill.tasks.files import read_json
 from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.pretrain.resolve import Picked, resolve_plan

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
+from modelmill.services.elastic import fallback_layouts
 from modelmill.services.executors import ProcessExecutor, RayExecutor
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
 from modelmill.tasks.files import raise_if_disk_full, read_json, write_json
@@ -34,7 +37,10 @@ class ComputeConfig(StageConfig):
     lost_workers: int = 10
     """How often a call is repeated whose worker or node died (preemption, out of memory)."""
     layout: Layout = Layout()
-    """Over which processes pretrain is spread; by default one."""
+    """Over which processes the training stages from pretrain on are spread; by default one."""
+    min_processes: int | None = Field(default=None, gt=0)
+    """Fewest processes that a training run does with where Ray has no room for the layout, as after the loss of a node:
+    it gets fewer data_replicate first, then fewer data_shard; none: the layout or nothing."""
     price_per_hour: float = 0.0
     """Price of all this compute for an hour, in any currency; `mill plan` multiplies it by the estimated time."""
 
@@ -151,21 +157,55 @@ class RecordedPool:
         self._run_all(function, waiting, label, records, len(calls))
         return [read_json(records[name])["result"] for name in names]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Any = None) -> Any:
         """See `Pool.run`."""
         attempts = _Attempts(self._config, self._journal)
-        executor: Any = self._executor if num_processes == 1 else self._executor.gang(num_processes)
-        call = functools.partial(call_in, self._workspace, function, arguments)
         while True:
-            future = executor.submit(call, function.__name__, exclusive=True)
             try:
-                executor.next_done([future])
-                return executor.result(future)
+                return self._run_once(function, arguments, label, layout)
             except Exception as error:  # noqa: BLE001 - the boundary that counts failures by kind
                 attempts.raise_or_count(label, error)
-            except BaseException:
-                executor.cancel([future])
-                raise
+
+    def _run_once(
+        self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Layout | None
+    ) -> Any:
+        if layout is None or layout.num_processes == 1:
+            executor: Any = self._executor
+            placed = {} if layout is None else {"layout": layout}
+            call = functools.partial(call_in, self._workspace, function, arguments | placed)
+            future = executor.submit(call, function.__name__, exclusive=True)
+        else:
+            executor, future = self._start_gang(function, arguments, label, layout)
+        try:
+            executor.next_done([future])
+            return executor.result(future)
+        except Exception:
+            raise
+        except BaseException:
+            executor.cancel([future])
+            raise
+
+    def _start_gang(
+        self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Layout
+    ) -> tuple[Any, Any]:
+        """A gang with its call, on the layout or on the first smaller one for which there is room."""
+        refused: ResourceError | None = None
+        for each in fallback_layouts(layout, self._config.min_processes):
+            gang = self._executor.gang(each, layout)
+            call = functools.partial(call_in, self._workspace, function, arguments | {"layout": each})
+            try:
+                future = gang.submit(call, function.__name__, exclusive=True)
+            except ResourceError as error:
+                refused = refused or error
+                continue
+            if refused:
+                self._journal.note(
+                    f"{label}: no room for the {layout.num_processes} processes of the layout; goes on with "
+                    f"{each.num_processes} ({each.model_dump(exclude_defaults=True)}), the batch stays the same"
+                )
+            return gang, future
+        assert refused
+        raise refused
 
     def _run_all(
         self, function: Callable[..., Any], waiting: list[Call], label: str, records: dict[str, Path], total: int

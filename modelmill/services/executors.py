@@ -6,6 +6,7 @@ from typing import Any
 
 from modelmill.services.gang import RayGang
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
+from modelmill.tasks.lm.parallel.layout import Layout
 
 
 class ProcessExecutor:
@@ -32,15 +33,15 @@ class ProcessExecutor:
     def cancel(self, futures: Sequence[Future[Any]]) -> None:
         """Nothing runs when this could be called."""
 
-    def gang(self, num_processes: int) -> RayGang:
+    def gang(self, layout: Layout, whole: Layout) -> RayGang:
         raise ResourceError(
-            f"the compute file's layout has {num_processes} processes, its backend is `process`, which has one; "
+            f"the compute file's layout has {layout.num_processes} processes, its backend is `process`, which has one; "
             "set backend: ray, or leave the layout out"
         )
 
 
 class RayExecutor:
-    """Runs each call as a Ray task; an exclusive one takes all of the workers' cores.
+    """Runs each call as a Ray task; an exclusive one takes all of the workers' cores, or all of the largest node's.
 
     On a GPU, half of one is for an exclusive call or all workers together: the sampler holds most of the other half.
     """
@@ -53,7 +54,7 @@ class RayExecutor:
     def submit(self, call: Callable[[], Any], name: str, exclusive: bool) -> Any:
         import ray
 
-        cpus, gpus = (self.num_workers, self._gpus) if exclusive else (1, self._gpus / self.num_workers)
+        cpus, gpus = (self._most_cores(), self._gpus) if exclusive else (1, self._gpus / self.num_workers)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(make)
         return remote.options(name=name).remote(call)
 
@@ -100,9 +101,18 @@ class RayExecutor:
         for future in futures:
             ray.cancel(future, force=True)
 
-    def gang(self, num_processes: int) -> RayGang:
-        """An executor whose calls run on several workers at once."""
-        return RayGang(num_processes, self.num_workers, self._device)
+    def gang(self, layout: Layout, whole: Layout) -> RayGang:
+        """An executor whose calls run on the processes of a layout at once, each with as many cores as on the whole
+        one, of which it may be what is left."""
+        cores = 1 if self._device == "cuda" else max(1, self.num_workers // whole.num_processes)
+        return RayGang(layout.num_processes, cores, self._device, may_grow=layout == whole)
+
+    def _most_cores(self) -> int:
+        """A call has one node only; a cluster may have changed since the pool was made."""
+        import ray
+
+        nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        return max(1, min(self.num_workers, int(max(nodes, default=1))))
 
 
 def make(call: Callable[[], Any]) -> Any:

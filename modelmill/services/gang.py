@@ -7,13 +7,18 @@ what it adds (a process group, reports, checkpoints) the training loop has alrea
 import os
 import socket
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Any
 
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
 
-# How long to wait for free cores and devices, and, once a member failed, for what the others say, in seconds.
-_SECONDS_TO_START = 120
+# How long to wait for cores and devices that a cluster may get, for those that it has, and, once a member failed, for
+# what the others say, in seconds.
+SECONDS_TO_GROW = 120
+_SECONDS_TO_FREE = 60
 _SECONDS_TO_END = 10
+# Of a GPU, a member takes so much: no two share one, and what the sampler holds (0.4) fits beside it.
+_GPU_SHARE = 0.6
 
 
 class Member:
@@ -36,12 +41,13 @@ class Member:
 class RayGang:
     """An executor (see `compute`) whose every call runs on `num_processes` workers at once."""
 
-    def __init__(self, num_processes: int, num_workers: int, device: str) -> None:
-        self.num_workers = num_workers
+    def __init__(self, num_processes: int, cores: int, device: str, *, may_grow: bool) -> None:
+        """`cores`: of each process; `may_grow`: whether it is worth waiting for what a cluster has not yet."""
         self._num_processes = num_processes
-        on_gpu = device == "cuda"
-        self._cores = 1 if on_gpu else max(1, num_workers // num_processes)
-        self._gpus = 1 if on_gpu else 0
+        self._bundle: dict[str, float] = {"CPU": cores}
+        if device == "cuda":
+            self._bundle["GPU"] = _GPU_SHARE
+        self._may_grow = may_grow
         self._members: list[Any] = []
         self._group: Any = None
 
@@ -50,13 +56,15 @@ class RayGang:
 
         Raises:
             ResourceError: there are not enough cores or devices for all members at once.
+            WorkerLostError: the first member or its node died meanwhile.
         """
         import ray
+        from ray import exceptions
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         self._reserve()
-        options: dict[str, Any] = {"num_cpus": self._cores, "num_gpus": self._gpus, "max_restarts": 0}
-        actor = ray.remote(**options)(Member)
+        cores, gpus = self._bundle["CPU"], self._bundle.get("GPU", 0)
+        actor = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(Member)
         self._members = [
             actor.options(
                 name=f"{name}-{rank}-{os.urandom(4).hex()}",
@@ -64,7 +72,11 @@ class RayGang:
             ).remote()
             for rank in range(self._num_processes)
         ]
-        host, port = ray.get(self._members[0].address.remote())
+        try:
+            host, port = ray.get(self._members[0].address.remote())
+        except exceptions.RayActorError as error:
+            self.cancel([])
+            raise WorkerLostError(f"a worker of {self._num_processes} was lost before it began: {error}") from error
         # Ray shows a worker its own GPU only, so each is the first one of its process.
         common = {"MASTER_ADDR": host, "MASTER_PORT": str(port), "WORLD_SIZE": str(self._num_processes)}
         return [
@@ -132,20 +144,26 @@ class RayGang:
         import ray
         from ray.util import placement_group
 
-        bundle: dict[str, float] = {"CPU": self._cores}
-        if self._gpus:
-            bundle["GPU"] = self._gpus
-        self._group = placement_group([bundle] * self._num_processes, strategy="PACK")
-        has = ray.cluster_resources()
-        grows = "RAY_ADDRESS" in os.environ
-        fits = all(has.get(name, 0) >= size * self._num_processes for name, size in bundle.items())
-        if not (fits or grows) or not self._group.wait(_SECONDS_TO_START):
-            found = {name: ray.available_resources().get(name, 0) for name in bundle}
+        fits = num_places(self._bundle) >= self._num_processes
+        grows = self._may_grow and "RAY_ADDRESS" in os.environ
+        if fits or grows:
+            self._group = placement_group([self._bundle] * self._num_processes, strategy="PACK")
+        if self._group is None or not self._group.wait(SECONDS_TO_GROW if grows else _SECONDS_TO_FREE):
+            found = {name: ray.available_resources().get(name, 0) for name in self._bundle}
             self.cancel([])
             raise ResourceError(
-                f"the compute file's layout has {self._num_processes} processes, each with {bundle}; free are {found}. "
-                "Use a smaller layout, more workers or another machine."
+                f"the compute file's layout has {self._num_processes} processes, each with {self._bundle}; free are "
+                f"{found}. Use a smaller layout, more workers or another machine."
             )
+
+
+def num_places(bundle: dict[str, float]) -> int:
+    """How many times the nodes that are alive have a bundle of resources, whether free or not; each part of a GPU is on
+    a GPU of its own."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(min(int(node.get(name, 0) // ceil(size)) for name, size in bundle.items()) for node in nodes)
 
 
 def _error(future: Any) -> BaseException | None:

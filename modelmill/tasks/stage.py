@@ -79,11 +79,12 @@ class Pool(Protocol):
         """
         ...
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Any = None) -> Any:
         """One long call with all of the compute's cores and devices (a training run); not recorded as done.
 
-        With several processes each of them makes the same call, and finds its place in RANK, WORLD_SIZE and
-        MASTER_ADDR as under torchrun; the first one's result is returned.
+        With a layout each of its processes makes the same call, `function(**arguments, layout=layout)`, and finds its
+        place in RANK, WORLD_SIZE and MASTER_ADDR as under torchrun; the first one's result is returned. After the loss
+        of workers the layout may be a smaller one, where the compute allows that.
         """
         ...
 

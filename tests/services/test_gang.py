@@ -1,6 +1,5 @@
-"""Calls on several Ray workers at once: processes meet, a lost one restarts all, pretrain gives one process's curve."""
+"""Calls on several Ray workers at once: processes meet, and a lost one restarts all. (Training: test_elastic.)"""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -15,8 +14,6 @@ from modelmill.tasks.errors import ResourceError
 from modelmill.tasks.journal import Journal, read_events
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import open_ranks
-from tests.tasks.lm.tiny_stages import artifact, run_stage, write_fit
-from tests.tasks.lm.tiny_tokens import write_tiny_tokens
 
 LAYOUT = Layout(data_shard=2)
 
@@ -29,13 +26,13 @@ def compute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compute]:
     compute.stop()
 
 
-def summed_ranks(folder: Path) -> float:
+def summed_ranks(folder: Path, layout: Layout) -> float:
     """Rank 1 dies at its first call, while rank 0 waits for it."""
     marker = folder / "died"
     if os.environ["RANK"] == "1" and not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    with open_ranks(LAYOUT) as ranks:
+    with open_ranks(layout) as ranks:
         total = torch.tensor(float(ranks.rank + 1))
         dist.all_reduce(total)
     return total.item()
@@ -43,31 +40,17 @@ def summed_ranks(folder: Path) -> float:
 
 def test_a_lost_member_restarts_the_gang_whose_processes_meet(compute: Compute, tmp_path: Path) -> None:
     pool = compute.pool(tmp_path / "work", Journal(tmp_path / "work" / "journal.jsonl"))
-    assert pool.run(summed_ranks, {"folder": tmp_path}, "sum", LAYOUT.num_processes) == 3
+    assert pool.run(summed_ranks, {"folder": tmp_path}, "sum", LAYOUT) == 3
     events, _ = read_events(tmp_path / "work" / "journal.jsonl", 0)
     assert sum("sum: worker lost (1 of 10), repeated" in event.get("text", "") for event in events) == 1
-
-
-def test_pretrain_on_two_workers_gives_one_process_s_checkpoint(compute: Compute, tmp_path: Path) -> None:
-    inputs = [artifact("tokens", write_tiny_tokens(tmp_path / "tokens")), write_fit(tmp_path / "fit")]
-    alone, _ = run_stage("pretrain", {}, inputs, tmp_path / "alone")
-    pool = compute.pool(tmp_path / "two" / "workspace", Journal(tmp_path / "two" / "journal.jsonl"))
-    two, result = run_stage("pretrain", {}, inputs, tmp_path / "two", pool)
-    assert result.metrics["tokens_per_second"] > 0
-    assert curve(two.path) == [pytest.approx(line, rel=1e-4) for line in curve(alone.path)]
-    assert sorted(file.name for file in two.path.rglob("*")) == sorted(file.name for file in alone.path.rglob("*"))
-
-
-def curve(checkpoint: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (checkpoint / "curve.jsonl").read_text().splitlines()]
 
 
 def test_a_gang_larger_than_the_machine_is_refused(compute: Compute, tmp_path: Path) -> None:
     pool = compute.pool(tmp_path / "work", Journal(tmp_path / "work" / "journal.jsonl"))
     with pytest.raises(ResourceError, match="3 processes, each with"):
-        pool.run(summed_ranks, {"folder": tmp_path}, "sum", 3)
+        pool.run(summed_ranks, {"folder": tmp_path}, "sum", Layout(data_shard=3))
 
 
 def test_one_process_cannot_hold_a_layout_of_two(pool: RecordedPool, tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="set backend: ray"):
-        pool.run(summed_ranks, {"folder": tmp_path}, "sum", 2)
+        pool.run(summed_ranks, {"folder": tmp_path}, "sum", LAYOUT)

@@ -139,9 +139,9 @@ class _CountingPool:
         self.peak_bytes = max([self.peak_bytes, *(each["peak_bytes"] for each in results)])
         return [each["result"] for each in results]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Any = None) -> Any:
         """See `Pool.run`."""
-        return self._pool.run(function, arguments, label, num_processes)
+        return self._pool.run(function, arguments, label, layout)
 
 
 def _counted_call(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

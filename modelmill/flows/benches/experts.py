@@ -16,6 +16,7 @@ from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.moe import expert_loads
 from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.settings import ExpertBalance, OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts, ModelShape
@@ -64,7 +65,7 @@ def _balanced_run(tokens_folder: Path, num_steps: int, name: str, config: Expert
     )
     quality = {
         "MaxVio of training batches": report.curve[-2]["max_violation"],
-        "MaxVio of held-out tokens": expert_loads(model, held_out)["max_violation"],
+        "MaxVio of held-out tokens": expert_loads(model, held_out, Ranks())["max_violation"],
         "held-out loss": report.last["validation_loss"],
     }
     return Measured("balance", name, report.tokens_per_second, "tokens/s (wall)", quality)

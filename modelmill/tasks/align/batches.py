@@ -1,7 +1,7 @@
-"""Pairs of replies → batches for the engine: chosen and rejected rows side by side, padded to the longest."""
+"""Pairs of replies → batches for the engine: a row holds the chosen and the rejected one, padded to the longest."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -15,15 +15,17 @@ from modelmill.tasks.lm.rows import random_generator
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Rows 0..P-1 are chosen, P..2P-1 rejected (P pairs, T tokens a row).
+    """A row is a pair: the chosen conversation, then the rejected one (P pairs, T tokens a conversation).
 
-    input_ids [2P, T]; labels [2P, T]: the reply's token to predict at each position, IGNORE elsewhere;
-    preferred [2P, T]: labels that count in the preference term; last [2P]: position of the reply's last token;
-    reference [2P]: log-probability of the preferred tokens under the reference model.
+    input_ids [P, 2T]; labels [P, 2T]: the reply's token to predict at each position, IGNORE elsewhere and where it is
+    another process's; replies [P, 2T]: where the replies' labels are, of all processes; preferred [P, 2T]: those that
+    count in the preference term; last [P, 2]: position of each reply's last token in its conversation;
+    reference [P, 2]: log-probability of the preferred tokens under the reference model.
     """
 
     input_ids: Tensor
     labels: Tensor
+    replies: Tensor
     preferred: Tensor
     last: Tensor
     reference: Tensor
@@ -33,38 +35,35 @@ class PairBatch:
         return self.input_ids.numel()
 
     @property
-    def num_pairs(self) -> int:
-        return len(self.input_ids) // 2
-
-    @property
     def weight(self) -> float:
-        """What the summed loss is divided by: the number of pairs."""
-        return float(self.num_pairs)
+        """What the summed loss is divided by: the number of pairs, each as far as it is this process's."""
+        return float(self.shares.sum())
 
     @property
-    def position_ids(self) -> Tensor:
-        """0, 1, 2 … in each row: no row holds more than one conversation."""
-        return torch.arange(self.input_ids.shape[1], device=self.input_ids.device).expand_as(self.input_ids)
+    def shares(self) -> Tensor:
+        """The part of each pair's labels that this process has, float64 [P]: over all processes they add up to 1."""
+        own = (self.labels != IGNORE).sum(1)
+        return own.double() / self.replies.sum(1).clamp(min=1)
+
+    @property
+    def conversations(self) -> Tensor:
+        """Token ids [2P, T]: chosen and rejected in turn."""
+        return self.input_ids.view(2 * len(self.input_ids), -1)
 
     def split(self, rows: int) -> "Iterator[PairBatch]":
-        """Micro-batches of about `rows` rows, pairs kept together."""
-        pairs = max(rows // 2, 1)
-        for start in range(0, self.num_pairs, pairs):
-            chosen = torch.arange(start, min(start + pairs, self.num_pairs), device=self.input_ids.device)
-            yield self._select(torch.cat([chosen, chosen + self.num_pairs]))
+        """Micro-batches of at most `rows` pairs."""
+        pieces = (tensor.split(rows) for tensor in self._tensors())
+        return (PairBatch(*tensors) for tensors in zip(*pieces, strict=True))
 
     def to(self, device: str) -> "PairBatch":
         return PairBatch(*(tensor.to(device) for tensor in self._tensors()))
 
-    def _select(self, rows: Tensor) -> "PairBatch":
-        return PairBatch(*(tensor[rows] for tensor in self._tensors()))
-
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return self.input_ids, self.labels, self.preferred, self.last, self.reference
+    def _tensors(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 class PairBatches:
-    """Pairs in an order that each epoch shuffles anew; step i takes the pairs that its rows stand for."""
+    """Pairs in an order that each epoch shuffles anew; a row of a plan is a pair."""
 
     def __init__(
         self, pairs: Sequence[Pair], *, seed: int, pad_token_id: int, formatting: frozenset[int] = frozenset()
@@ -75,21 +74,24 @@ class PairBatches:
         self.pad_token_id = pad_token_id
         self.formatting = torch.tensor(sorted(formatting), dtype=torch.int64)
         self.length = max(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs)
-        self.reference = torch.zeros(2, len(pairs))
+        self.reference = torch.zeros(len(pairs), 2)
         self._order: tuple[int, np.ndarray] | None = None
 
     def batch(self, point: StepPoint) -> PairBatch:
-        """The pairs of one step; two rows of the plan are one pair."""
-        numbers = range(point.first_row // 2, (point.first_row + point.num_rows) // 2)
+        """The pairs of one step."""
+        numbers = range(point.first_row, point.first_row + point.num_rows)
         return self.take([self._pair_at(number) for number in numbers])
 
     def take(self, indices: Sequence[int]) -> PairBatch:
         """A batch of these pairs."""
         pairs = [self.pairs[index] for index in indices]
-        rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-        input_ids, labels, last = pad_replies(rows, self.length, self.pad_token_id)
-        preferred = (labels != IGNORE) & ~torch.isin(labels, self.formatting)
-        return PairBatch(input_ids, labels, preferred, last, self.reference[:, list(indices)].flatten())
+        rows = [(pair.prompt, reply) for pair in pairs for reply in (pair.chosen, pair.rejected)]
+        input_ids, labels, last = (
+            tensor.view(len(pairs), -1) for tensor in pad_replies(rows, self.length, self.pad_token_id)
+        )
+        replies = labels != IGNORE
+        preferred = replies & ~torch.isin(labels, self.formatting)
+        return PairBatch(input_ids, labels, replies, preferred, last, self.reference[list(indices)])
 
     def _pair_at(self, number: int) -> int:
         epoch, offset = divmod(number, len(self.pairs))

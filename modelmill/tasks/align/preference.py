@@ -10,24 +10,27 @@ from transformers import PreTrainedModel
 
 from modelmill.tasks.align.batches import PairBatch, PairBatches
 from modelmill.tasks.align.config import PreferenceConfig
+from modelmill.tasks.align.processes import computed_in_portions, conversation_states, sum_over_labels
 from modelmill.tasks.align.records import read_pairs
-from modelmill.tasks.align.supervised import cosine_plan, report_record, train_settings
+from modelmill.tasks.align.supervised import pair_plan, pair_settings, report_record
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import export, set_weights, weights
 from modelmill.tasks.lm.engine import Objective, train
 from modelmill.tasks.lm.losses import IGNORE, chosen_nll, dpo_loss, token_logprobs
-from modelmill.tasks.lm.model import hidden_states, load_model, output_head
+from modelmill.tasks.lm.model import load_model, output_head
 from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.settings import OptimizerConfig
 
 PairLoss = Callable[[Tensor, Tensor, float], Tensor]
-"""(log-probabilities under the policy [2P], under the reference [2P], beta) → loss of each pair [P]."""
+"""(log-probabilities of (chosen, rejected) under the policy [P, 2], under the reference [P, 2], beta) → losses [P]."""
 
 
 def dpo_pair_loss(policy: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """DPO of each pair; chosen rows come first."""
-    chosen, rejected = policy.chunk(2)
-    reference_chosen, reference_rejected = reference.chunk(2)
+    """DPO of each pair."""
+    chosen, rejected = policy.unbind(1)
+    reference_chosen, reference_rejected = reference.unbind(1)
     return dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta=beta)
 
 
@@ -46,68 +49,74 @@ def train_preference(
     device: str,
     journal: Journal,
     label: str,
+    layout: Layout,
 ) -> dict[str, Any]:
-    """Train the model in `start`, which is also the reference, on a file of pairs and write it to `output`."""
-    model = load_model(start, device=device)
-    masked = frozenset(formatting) if config.mask_format_tokens else frozenset()
-    batches = PairBatches(read_pairs(pairs), seed=seed, pad_token_id=model.config.pad_token_id or 0, formatting=masked)
-    before = {name: tensor.clone() for name, tensor in weights(model).items()}
-    batches.reference = reference_logprobs(model, batches, device)
-    num_rows = 2 * len(batches.pairs)
-    plan = cosine_plan(config, config.epochs * num_rows, 2 * config.batch_pairs, batches.length)
-    report = train(
-        model,
-        build_optimizer(model, OptimizerConfig(weight_decay=config.weight_decay)),
-        plan,
-        batches,
-        train_settings(config, plan),
-        objective=preference_objective(config),
-        workspace=workspace,
-        journal=journal,
-        label=label,
-    )
-    margins = reference_logprobs(model, batches, device) - batches.reference
-    if config.average_with_start:
-        average_with(model, before, config.average_with_start)
-    export(model, tokenizer, output)
-    chosen, rejected = (config.beta * margins).mean(dim=1).tolist()
-    return report_record(report) | {"pairs": len(batches.pairs), "reward_chosen": chosen, "reward_rejected": rejected}
+    """Train the model in `start`, which is also the reference, on a file of pairs and write it to `output`; on every
+    process of the layout."""
+    with open_ranks(layout, device) as ranks:
+        model = load_model(start, device=ranks.device, ranks=ranks)
+        masked = frozenset(formatting) if config.mask_format_tokens else frozenset()
+        known = read_pairs(pairs)
+        batches = PairBatches(known, seed=seed, pad_token_id=model.config.pad_token_id or 0, formatting=masked)
+        before = {name: tensor.clone() for name, tensor in weights(model).items()}
+        batches.reference = reference_logprobs(model, batches, ranks)
+        plan = pair_plan(config, config.batch_pairs, batches)
+        report = train(
+            model,
+            build_optimizer(model, OptimizerConfig(weight_decay=config.weight_decay)),
+            plan,
+            batches,
+            pair_settings(config, plan),
+            objective=preference_objective(config, ranks),
+            workspace=workspace,
+            journal=journal,
+            label=label,
+            ranks=ranks,
+        )
+        margins = reference_logprobs(model, batches, ranks) - batches.reference
+        if config.average_with_start:
+            average_with(model, before, config.average_with_start)
+        export(model, tokenizer, output, ranks)
+    chosen, rejected = (config.beta * margins).mean(dim=0).tolist()
+    return report_record(report) | {"pairs": len(known), "reward_chosen": chosen, "reward_rejected": rejected}
 
 
-def preference_objective(config: PreferenceConfig) -> Objective:
-    """The sum over a batch's pairs of preference loss + nll_weight · likelihood of the chosen reply."""
+def preference_objective(config: PreferenceConfig, ranks: Ranks) -> Objective:
+    """The sum over a batch's pairs of preference loss + nll_weight · likelihood of the chosen reply; of each pair the
+    share that is this process's."""
 
     def objective(model: PreTrainedModel, batch: PairBatch) -> Tensor:
-        logprobs = reply_logprobs(model, batch)
-        policy = (logprobs * batch.preferred).sum(dim=1)
+        num_pairs = len(batch.labels)
+        logprobs = sum_over_labels(reply_logprobs(model, batch, ranks), ranks).view(num_pairs, 2, -1)
+        policy = (logprobs * batch.preferred.view_as(logprobs)).sum(dim=2)
         loss = PAIR_LOSSES[config.loss](policy, batch.reference, config.beta)
-        replies = batch.labels != IGNORE
-        chosen, mask = logprobs[: batch.num_pairs], replies[: batch.num_pairs]
+        chosen, mask = logprobs[:, 0], batch.replies.view_as(logprobs)[:, 0]
         nll = chosen_nll(chosen, mask) if config.nll_normalisation == "token" else -(chosen * mask).sum(dim=1)
-        return (loss + config.nll_weight * nll).sum()
+        return ((loss + config.nll_weight * nll) * batch.shares).sum().to(loss.dtype)
 
     return objective
 
 
-def reply_logprobs(model: PreTrainedModel, batch: PairBatch) -> Tensor:
-    """log p of each label [2P, T], 0 where there is none; logits are made only where there is one."""
-    hidden = hidden_states(model, batch.input_ids, batch.position_ids)
-    kept = batch.labels != IGNORE
+def reply_logprobs(model: PreTrainedModel, batch: PairBatch, ranks: Ranks) -> Tensor:
+    """log p of each label [P, 2T], 0 where there is none; logits are made only where there is one."""
+    hidden = conversation_states(model, batch.conversations, ranks)
+    labels = batch.labels.view(hidden.shape[:2])
+    kept = labels != IGNORE
     logits = hidden[kept] @ output_head(model).T
-    found = token_logprobs(logits[None], batch.labels[kept][None])[0]
-    return torch.zeros_like(hidden[..., 0], dtype=found.dtype).masked_scatter(kept, found)
+    found = token_logprobs(logits[None], labels[kept][None])[0]
+    return torch.zeros_like(hidden[..., 0], dtype=found.dtype).masked_scatter(kept, found).reshape(batch.labels.shape)
 
 
 @torch.no_grad()
-def reference_logprobs(model: PreTrainedModel, batches: PairBatches, device: str, rows: int = 256) -> Tensor:
-    """Log-probability of the preferred tokens of every pair: [2, number of pairs], chosen then rejected."""
+def reference_logprobs(model: PreTrainedModel, batches: PairBatches, ranks: Ranks) -> Tensor:
+    """Log-probability of the preferred tokens of every pair: [number of pairs, 2], chosen and rejected."""
     model.eval()
-    parts = []
-    for start in range(0, len(batches.pairs), rows):
-        batch = batches.take(range(start, min(start + rows, len(batches.pairs)))).to(device)
-        sums = (reply_logprobs(model, batch) * batch.preferred).sum(dim=1)
-        parts.append(torch.stack(sums.chunk(2)))
-    return torch.cat(parts, dim=1).cpu()
+
+    def sums(indices: Sequence[int]) -> Tensor:
+        batch = batches.take(indices).to(ranks.device)
+        return (reply_logprobs(model, batch, ranks) * batch.preferred).view(len(indices), 2, -1).sum(dim=2)
+
+    return computed_in_portions(sums, len(batches.pairs), ranks, together=256)
 
 
 def average_with(model: PreTrainedModel, before: dict[str, Tensor], share: float) -> None:

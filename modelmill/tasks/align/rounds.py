@@ -80,6 +80,7 @@ def _reward(desk: Desk, number: int, policy: Step, problems: Sequence[Problem]) 
         }
         | _common(desk, f"reward-{number}"),
         f"reward-{number}",
+        desk.context.pool.layout,
     )
     rewards = read_json(work / "rewards.json")
     replies = read_replies(folder / "replies.parquet")
@@ -109,7 +110,7 @@ def _supervised(desk: Desk, name: str, start: Step, examples: list[Example], con
         write_examples(desk.work(name) / "examples.parquet", examples)
         arguments = {"start": start.model, "examples": desk.work(name) / "examples.parquet", "output": model}
         arguments |= {"tokenizer": desk.tokenizer, "config": config} | _common(desk, name)
-        record = desk.context.pool.run(train_supervised, arguments, name)
+        record = desk.context.pool.run(train_supervised, arguments, name, desk.context.pool.layout)
         return record | {"examples": len(examples), "loss_share": round(share, 6)}
 
     return desk.step(name, model, desk.recorded(name, train))
@@ -128,7 +129,8 @@ def _prefer(desk: Desk, number: int, start: Step) -> Step:
         "output": model,
         "config": config,
     } | _common(desk, name)
-    record = desk.recorded(name, lambda: desk.context.pool.run(train_preference, arguments, name))
+    pool = desk.context.pool
+    record = desk.recorded(name, lambda: pool.run(train_preference, arguments, name, pool.layout))
     return desk.step(name, model, record)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from modelmill.tasks.align.chat import open_chat_format
@@ -9,8 +10,13 @@ from modelmill.tasks.align.config import Config
 from modelmill.tasks.align.contamination import contamination_report
 from modelmill.tasks.align.desk import Desk, Step
 from modelmill.tasks.align.rounds import run_instructions, run_round
+from modelmill.tasks.align.supervised import batch_rows
 from modelmill.tasks.curate.decontaminate import BY_WORDS
+from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import atomic_path, write_json
+from modelmill.tasks.lm.artifact import check_stage_layout
+from modelmill.tasks.lm.model import read_shape
+from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.stage import StageContext, StageResult
 
 
@@ -19,8 +25,10 @@ def run(context: StageContext) -> StageResult:
 
     Raises:
         ContractError: the chat template cannot be trained on, or the loss mask covers too much or too little.
+        RecipeError: the compute file's layout cannot train the model, or its processes cannot share the steps' rows.
     """
     config: Config = context.config
+    check_steps(config, context.pool.layout, context.latest("checkpoint").path / "model")
     tokenizer = context.latest("tokens").path / "tokenizer"
     desk = Desk(context, open_chat_format(tokenizer), tokenizer)
     steps = [desk.step("base", context.latest("checkpoint").path / "model", {})]
@@ -36,6 +44,28 @@ def run(context: StageContext) -> StageResult:
     write_json(context.output / "contamination.json", contamination_report(desk.suites, removed))
     write_json(context.output / "contract.json", {"chat_template": desk.chat.template_digest, "final": final.name})
     return _result(config, steps, final, removed)
+
+
+def check_steps(config: Config, layout: Layout, model: Path) -> None:
+    """Refuse, before anything is sampled or trained, a layout on which some step could not run.
+
+    Raises:
+        RecipeError: it cannot hold the model in the folder, or its processes cannot share the rows of a step.
+    """
+    check_stage_layout(layout, model, "align")
+    steps = {"supervised": config.supervised, "rejection": config.rejection}
+    wanted = [(f"{name}.sequence_length", step.sequence_length, layout.context) for name, step in steps.items()]
+    if read_shape(model).experts:
+        # A row that two processes have would count twice in the loads of the experts.
+        sizes = {f"{name}.batch_tokens / sequence_length": batch_rows(step) for name, step in steps.items()}
+        sizes |= {f"{step}.batch_pairs": getattr(config, step).batch_pairs for step in ("reward", "preference")}
+        wanted += [(name, size, layout.data_size) for name, size in sizes.items()]
+    for name, size, sharing in wanted:
+        if size % sharing:
+            raise RecipeError(
+                f"align.{name} is {size}, and the layout has {sharing} processes that share it; expected a multiple of "
+                f"{sharing}: change the recipe or the compute file's layout"
+            )
 
 
 def choose_policy(config: Config, steps: Sequence[Step]) -> Step:

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from modelmill.tasks.align.batches import PairBatches
 from modelmill.tasks.align.chat import read_examples
 from modelmill.tasks.align.config import SupervisedConfig, TrainingConfig
 from modelmill.tasks.journal import Journal
@@ -12,6 +13,8 @@ from modelmill.tasks.lm.data import RowBatches
 from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.model import load_model
 from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.ranks import open_ranks
 from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.rows import MaskedRows
@@ -29,25 +32,33 @@ def train_supervised(
     device: str,
     journal: Journal,
     label: str,
+    layout: Layout,
 ) -> dict[str, Any]:
-    """Train the model in `start` on the examples file and write it to `output`; returns the run's curve."""
-    model = load_model(start, device=device)
-    rows = MaskedRows(read_examples(examples), seed=seed, pad_token_id=model.config.pad_token_id or 0)
-    total_rows = config.epochs * rows.num_rows(config.sequence_length)
-    batch_rows = max(config.batch_tokens // config.sequence_length, 1)
-    plan = cosine_plan(config, total_rows, batch_rows, config.sequence_length)
-    report = train(
-        model,
-        build_optimizer(model, OptimizerConfig(weight_decay=config.weight_decay)),
-        plan,
-        RowBatches(rows),
-        train_settings(config, plan),
-        workspace=workspace,
-        journal=journal,
-        label=label,
-    )
-    export(model, tokenizer, output)
+    """Train the model in `start` on the examples file and write it to `output`; returns the run's curve. On every
+    process of the layout."""
+    with open_ranks(layout, device) as ranks:
+        model = load_model(start, device=ranks.device, ranks=ranks)
+        rows = MaskedRows(read_examples(examples), seed=seed, pad_token_id=model.config.pad_token_id or 0)
+        total_rows = config.epochs * rows.num_rows(config.sequence_length)
+        plan = cosine_plan(config, total_rows, batch_rows(config), config.sequence_length)
+        report = train(
+            model,
+            build_optimizer(model, OptimizerConfig(weight_decay=config.weight_decay)),
+            plan,
+            RowBatches(rows),
+            train_settings(config, plan),
+            workspace=workspace,
+            journal=journal,
+            label=label,
+            ranks=ranks,
+        )
+        export(model, tokenizer, output, ranks)
     return report_record(report)
+
+
+def batch_rows(config: SupervisedConfig) -> int:
+    """Rows per optimiser step, where there are as many."""
+    return max(config.batch_tokens // config.sequence_length, 1)
 
 
 def cosine_plan(config: TrainingConfig, total_rows: int, batch_rows: int, length: int) -> Plan:
@@ -71,6 +82,24 @@ def train_settings(config: TrainingConfig, plan: Plan) -> TrainSettings:
         checkpoint_every_steps=config.checkpoint_every_steps,
         keep_checkpoints=1,
         num_pieces=2,
+    )
+
+
+def pair_plan(config: TrainingConfig, batch_pairs: int, batches: PairBatches) -> Plan:
+    """The steps over pairs, each of which is a row of two conversations."""
+    return cosine_plan(config, config.epochs * len(batches.pairs), batch_pairs, 2 * batches.length)
+
+
+def pair_settings(config: TrainingConfig, plan: Plan) -> TrainSettings:
+    """As of other steps, in rows of two conversations: what the recipe says, it says of conversations."""
+    settings = train_settings(config, plan)
+    rows = settings.micro_batch_rows
+    weight = settings.balance.sequence_loss / 2
+    return settings.model_copy(
+        update={
+            "micro_batch_rows": rows and max(rows // 2, 1),
+            "balance": settings.balance.model_copy(update={"sequence_loss": weight}),
+        }
     )
 
 

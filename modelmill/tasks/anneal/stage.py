@@ -4,6 +4,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from modelmill.tasks.anneal.config import Config
@@ -11,13 +12,14 @@ from modelmill.tasks.anneal.instructions import instruction_rows
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import (
+    check_stage_layout,
     read_training,
     spike_sentences,
     training_facts,
     write_checkpoint,
     write_expert_loads,
 )
-from modelmill.tasks.lm.checkpoints import average_weights, load_moments, set_weights, snapshots
+from modelmill.tasks.lm.checkpoints import load_moments, set_average, set_weights, snapshots, weights
 from modelmill.tasks.lm.data import (
     RowBatches,
     TokenFolder,
@@ -29,11 +31,13 @@ from modelmill.tasks.lm.data import (
 from modelmill.tasks.lm.engine import Validate, train
 from modelmill.tasks.lm.evaluate import validation_metrics, validation_set
 from modelmill.tasks.lm.mixture import MixtureRows
-from modelmill.tasks.lm.model import load_model
+from modelmill.tasks.lm.model import load_model, read_shape
 from modelmill.tasks.lm.needle import NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.parallel.layout import Layout, check_batches
+from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.precision import forward_precision, gathered_type
 from modelmill.tasks.lm.rows import RowSource
 from modelmill.tasks.lm.schedule import Phase, Schedule
 from modelmill.tasks.lm.settings import TrainSettings
@@ -41,12 +45,14 @@ from modelmill.tasks.stage import StageContext, StageResult
 
 
 def run(context: StageContext) -> StageResult:
-    """Anneal in one process, report last against average."""
+    """Anneal on the processes of the compute's layout, report last against average."""
+    checkpoint = context.latest("checkpoint").path
+    check_stage_layout(context.pool.layout, checkpoint / "model", "anneal")
     figures = context.pool.run(
         anneal,
         {
             "config": context.config,
-            "checkpoint": context.latest("checkpoint").path,
+            "checkpoint": checkpoint,
             "tokens_folder": context.latest("tokens").path,
             "workspace": context.workspace / "anneal",
             "output": context.output,
@@ -54,6 +60,7 @@ def run(context: StageContext) -> StageResult:
             "device": context.device,
         },
         "anneal",
+        context.pool.layout,
     )
     return result(figures, read_json(context.output / "training.json"))
 
@@ -66,15 +73,33 @@ def anneal(
     output: Path,
     journal: Journal,
     device: str,
+    layout: Layout,
 ) -> dict[str, float]:
-    """Decay, average, keep, write the checkpoint; return the figures that depend on the machine."""
+    """Decay, average, keep, write the checkpoint; return the figures that depend on the machine. On every process of
+    the layout."""
+    with open_ranks(layout, device) as ranks:
+        return _anneal(config, checkpoint, tokens_folder, workspace, output, journal, ranks)
+
+
+def _anneal(
+    config: Config,
+    checkpoint: Path,
+    tokens_folder: Path,
+    workspace: Path,
+    output: Path,
+    journal: Journal,
+    ranks: Ranks,
+) -> dict[str, float]:
     tokens = open_tokens(tokens_folder)
     earlier = read_training(checkpoint, tokens)
     plan = decay_plan(config, earlier)
+    check_batches(ranks.layout, plan, read_shape(checkpoint / "model"))
     rows = anneal_rows(config, tokens, plan)
     epochs = count_epochs(rows, plan)
     check_epochs(epochs, config.max_epochs)
-    model = load_model(checkpoint / "model", device=device)
+    model = load_model(
+        checkpoint / "model", device=ranks.device, ranks=ranks, compute_dtype=gathered_type(config.train)
+    )
     optimizer = build_optimizer(model, config.optimizer)
     load_moments(checkpoint / "optimizer.safetensors", model, optimizer)
     common_length = earlier.get("validation_sequence_length", earlier["sequence_length"])
@@ -93,9 +118,10 @@ def anneal(
         journal=journal,
         label="anneal",
         validate=validate,
+        ranks=ranks,
     )
     last = report.last
-    choice = keep_weights(model, snapshots(workspace / "snapshots"), last, validate, config)
+    choice = keep_weights(model, snapshots(workspace / "snapshots"), last, validate, config, ranks)
     report.last = choice["figures"]
     training = (
         earlier
@@ -109,8 +135,8 @@ def anneal(
         | {"last_loss": last["validation_loss"], "average_loss": choice["average_loss"]}
         | {"kept": choice["kept"], "averaged_checkpoints": choice["averaged"], "epochs": epochs}
     )
-    write_checkpoint(output, model, optimizer, tokens, training, report.curve)
-    write_expert_loads(output, model, held_out, Ranks())
+    write_checkpoint(output, model, optimizer, tokens, training, report.curve, ranks)
+    write_expert_loads(output, model, held_out, config.train, ranks)
     return {"tokens_per_second": report.tokens_per_second, "training_seconds": report.seconds}
 
 
@@ -177,18 +203,26 @@ def anneal_rows(config: Config, tokens: TokenFolder, plan: Plan) -> MixtureRows:
 
 
 def keep_weights(
-    model: PreTrainedModel, files: list[Path], last: dict[str, float], validate: Validate, config: Config
+    model: PreTrainedModel,
+    files: list[Path],
+    last: dict[str, float],
+    validate: Validate,
+    config: Config,
+    ranks: Ranks,
 ) -> dict[str, Any]:
-    """Leave the chosen weights in the model: the last ones or the average of the snapshots."""
-    kept_files = files[-config.average_checkpoints :]
-    last_weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    set_weights(model, average_weights(kept_files))
-    average = validate(model)
+    """Leave the chosen weights in the model: the last ones or the average of the snapshots. The first process chooses,
+    so that no two of them differ by rounding."""
+    kept_files = ranks.share(files[-config.average_checkpoints :])
+    last_weights = {name: tensor.clone() for name, tensor in weights(model).items()}
+    set_average(model, kept_files)
+    model.eval()
+    with torch.no_grad(), forward_precision(config.train, ranks.device):
+        average = ranks.share(validate(model))
     wanted = config.keep
     if wanted == "better":
-        wanted = "average" if average["validation_loss"] < last["validation_loss"] else "last"
+        wanted = ranks.share("average" if average["validation_loss"] < last["validation_loss"] else "last")
     if wanted == "last":
-        model.load_state_dict(last_weights)
+        set_weights(model, last_weights)
     return {
         "kept": wanted,
         "figures": average if wanted == "average" else last,

@@ -27,7 +27,7 @@ class SerialPool:
         """Results in the order of the calls."""
         return [function(**call.arguments) for call in calls]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Any = None) -> Any:
         """One call."""
         return function(**arguments)
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from modelmill.tasks.errors import ContractError
-from modelmill.tasks.extend.config import Config, ExtendStep
+from modelmill.tasks.extend.config import Config
 from modelmill.tasks.extend.gates import check_gates, enforce, measure
 from modelmill.tasks.extend.report import gate_table, last_ruler, needle_table, ruler_table, write_needle_figure
+from modelmill.tasks.extend.steps import check_lengths, set_rotary, step_plan, step_rows
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import (
+    check_stage_layout,
     read_training,
     spike_sentences,
     training_facts,
@@ -23,36 +24,29 @@ from modelmill.tasks.lm.artifact import (
     write_expert_loads,
 )
 from modelmill.tasks.lm.checkpoints import load_moments
-from modelmill.tasks.lm.data import (
-    RowBatches,
-    TokenFolder,
-    check_epochs,
-    count_epochs,
-    document_mixture,
-    open_tokens,
-)
+from modelmill.tasks.lm.data import RowBatches, TokenFolder, check_epochs, count_epochs, open_tokens
 from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.evaluate import ValidationSet, score_domains, summary, validation_metrics, validation_set
-from modelmill.tasks.lm.knots import KnotRows
-from modelmill.tasks.lm.mixture import MixtureRows
-from modelmill.tasks.lm.model import load_model, read_shape, set_context
-from modelmill.tasks.lm.needle import Haystack, NeedleRows
+from modelmill.tasks.lm.model import load_model, read_shape
+from modelmill.tasks.lm.needle import Haystack
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.parallel.ranks import Ranks
-from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.parallel.layout import Layout, check_batches
+from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
+from modelmill.tasks.lm.precision import forward_precision, gathered_type
 from modelmill.tasks.lm.report import TrainReport
-from modelmill.tasks.lm.schedule import Schedule
 from modelmill.tasks.lm.shape import ModelShape
 from modelmill.tasks.stage import StageContext, StageResult
 
 
 def run(context: StageContext) -> StageResult:
-    """Grow the context in one process, report the gates."""
+    """Grow the context on the processes of the compute's layout, report the gates."""
+    checkpoint = context.latest("checkpoint").path
+    check_stage_layout(context.pool.layout, checkpoint / "model", "extend")
     figures = context.pool.run(
         grow,
         {
             "config": context.config,
-            "checkpoint": context.latest("checkpoint").path,
+            "checkpoint": checkpoint,
             "tokens_folder": context.latest("tokens").path,
             "workspace": context.workspace / "extend",
             "output": context.output,
@@ -60,6 +54,7 @@ def run(context: StageContext) -> StageResult:
             "device": context.device,
         },
         "extend",
+        context.pool.layout,
     )
     return result(figures, read_json(context.output / "training.json"), read_json(context.output / "gates.json"))
 
@@ -80,6 +75,7 @@ class Growth:
     before: dict[str, Any]
     workspace: Path
     journal: Journal
+    ranks: Ranks
 
 
 def grow(
@@ -90,12 +86,30 @@ def grow(
     output: Path,
     journal: Journal,
     device: str,
+    layout: Layout,
 ) -> dict[str, float]:
-    """Every step, each with its gates; write the checkpoint; return the figures that depend on the machine."""
+    """Every step, each with its gates; write the checkpoint; return the figures that depend on the machine. On every
+    process of the layout."""
+    with open_ranks(layout, device) as ranks:
+        return _grow(config, checkpoint, tokens_folder, workspace, output, journal, ranks)
+
+
+def _grow(
+    config: Config,
+    checkpoint: Path,
+    tokens_folder: Path,
+    workspace: Path,
+    output: Path,
+    journal: Journal,
+    ranks: Ranks,
+) -> dict[str, float]:
     tokens = open_tokens(tokens_folder)
     earlier = read_training(checkpoint, tokens)
     check_lengths(config, earlier["sequence_length"])
-    growth = begin(config, checkpoint, earlier, tokens, workspace, journal, device)
+    rate, shape = config.learning_rate or earlier["learning_rate"], read_shape(checkpoint / "model")
+    for step in config.steps:
+        check_batches(ranks.layout, step_plan(config, step, rate), shape)
+    growth = begin(config, checkpoint, earlier, tokens, workspace, journal, ranks)
     reports: list[TrainReport] = []
     found = {key: growth.before[key] for key in ("needle", "ruler")}
     gates: dict[str, Any] = {"before": found, "steps": [], "waivers": []}
@@ -103,10 +117,12 @@ def grow(
         report, outcome = take_step(growth, number)
         reports.append(report)
         gates["steps"].append(outcome)
-        write_json(output / "gates.json", gates)
-        write_needle_figure(output / "report" / "needle.svg", gates)
+        if ranks.is_first:
+            write_json(output / "gates.json", gates)
+            write_needle_figure(output / "report" / "needle.svg", gates)
         gates["waivers"] += enforce(outcome, config.gates)
-    write_json(output / "gates.json", gates)
+    if ranks.is_first:
+        write_json(output / "gates.json", gates)
     merged = merge(reports)
     merged.first = growth.short_before
     training = earlier | training_facts(
@@ -120,8 +136,8 @@ def grow(
         "validation_sequence_length": earlier["sequence_length"],
         "epochs": sum_epochs([step["epochs"] for step in gates["steps"]]),
     }
-    write_checkpoint(output, growth.model, growth.optimizer, tokens, training, merged.curve)
-    write_expert_loads(output, growth.model, growth.held_out, Ranks())
+    write_checkpoint(output, growth.model, growth.optimizer, tokens, training, merged.curve, ranks)
+    write_expert_loads(output, growth.model, growth.held_out, config.train, ranks)
     return {"tokens_per_second": merged.tokens_per_second, "training_seconds": merged.seconds}
 
 
@@ -132,10 +148,12 @@ def begin(
     tokens: TokenFolder,
     workspace: Path,
     journal: Journal,
-    device: str,
+    ranks: Ranks,
 ) -> Growth:
     """Load the model with its moments, and measure it as it came."""
-    model = load_model(checkpoint / "model", device=device)
+    model = load_model(
+        checkpoint / "model", device=ranks.device, ranks=ranks, compute_dtype=gathered_type(config.train)
+    )
     optimizer = build_optimizer(model, config.optimizer)
     load_moments(checkpoint / "optimizer.safetensors", model, optimizer)
     held_out = validation_set(
@@ -145,6 +163,9 @@ def begin(
     )
     haystack = Haystack(tokens, "validation", config.needles)
     lengths = [earlier["sequence_length"], *(step.sequence_length for step in config.steps)]
+    with forward_precision(config.train, ranks.device):
+        short_before = ranks.share(summary(score_domains(model, held_out)))
+        before = ranks.share(measure(model, haystack, held_out, config.gates, lengths))
     return Growth(
         config=config,
         tokens=tokens,
@@ -154,10 +175,11 @@ def begin(
         haystack=haystack,
         shape=read_shape(checkpoint / "model"),
         learning_rate=config.learning_rate or earlier["learning_rate"],
-        short_before=summary(score_domains(model, held_out)),
-        before=measure(model, haystack, held_out, config.gates, lengths),
+        short_before=short_before,
+        before=before,
         workspace=workspace,
         journal=journal,
+        ranks=ranks,
     )
 
 
@@ -180,72 +202,25 @@ def take_step(growth: Growth, number: int) -> tuple[TrainReport, dict[str, Any]]
         journal=growth.journal,
         label=f"extend to {step.sequence_length}",
         validate=validation_metrics(growth.held_out),
+        ranks=growth.ranks,
     )
     lengths = sorted({cell["length"] for cell in growth.before["needle"]})[: number + 2]
+    with forward_precision(config.train, growth.ranks.device):
+        after = measure(growth.model, growth.haystack, growth.held_out, config.gates, lengths)
     outcome = check_gates(
         growth.before,
-        measure(growth.model, growth.haystack, growth.held_out, config.gates, lengths),
+        after,
         config.gates,
         short_before=growth.short_before["validation_bits_per_byte"],
         short_after=report.last["validation_bits_per_byte"],
     )
-    growth.journal.metrics(step.sequence_length, {"needle_accuracy": outcome["needle"]["accuracy"]})
+    # All processes go by what the first one found: one that went on alone would wait for the others.
+    outcome = growth.ranks.share(outcome)
+    if growth.ranks.is_first:
+        growth.journal.metrics(step.sequence_length, {"needle_accuracy": outcome["needle"]["accuracy"]})
     rope = growth.model.config.rope_parameters
     facts = {"sequence_length": step.sequence_length, "tokens": report.tokens, "rope": rope, "epochs": epochs}
     return report, facts | outcome
-
-
-def set_rotary(model: PreTrainedModel, step: ExtendStep, shape: ModelShape) -> None:
-    """Give the model the step's length and frequencies; without any in the step, those that it came with stay.
-
-    `shape` is that before the first step: a scaling without a base of its own changes the base of the checkpoint.
-    """
-    kept = step.rope_theta is None and step.rope_scaling is None
-    set_context(
-        model,
-        rope_theta=step.rope_theta or shape.rope_theta,
-        rope_scaling=shape.rope_scaling if kept else step.rope_scaling,
-        max_sequence_length=step.sequence_length,
-    )
-
-
-def check_lengths(config: Config, sequence_length: int) -> None:
-    """Refuse steps that would not grow the checkpoint's context."""
-    if config.steps[0].sequence_length <= sequence_length:
-        raise ContractError(
-            f"the checkpoint already has a context of {sequence_length} tokens; expected extend.steps to begin above it"
-        )
-
-
-def step_plan(config: Config, step: ExtendStep, learning_rate: float) -> Plan:
-    """Constant learning rate after a short warm-up."""
-    return Plan(
-        total_tokens=step.total_tokens,
-        batch_tokens=config.batch_tokens or 2 * step.sequence_length,
-        sequence_length=step.sequence_length,
-        schedule=Schedule(
-            kind="constant",
-            learning_rate=learning_rate,
-            warmup_tokens=int(config.warmup_share * step.total_tokens),
-        ),
-    )
-
-
-def step_rows(config: Config, number: int, tokens: TokenFolder) -> MixtureRows:
-    """Documents, the long ones more often, tied by knots where the step says so, and rows with facts."""
-    seed, knots = config.seed + number, config.steps[number].knots
-    documents = document_mixture(
-        tokens,
-        seed=seed,
-        weights=config.mixture,
-        packing=config.packing,
-        repeat_long=(config.long_documents.min_tokens, config.long_documents.times),
-    )
-    sources = {
-        "documents": KnotRows(documents, knots, tokens, seed=seed) if knots else documents,
-        "needles": NeedleRows(tokens, config.needles, seed=seed),
-    }
-    return MixtureRows(sources, {"documents": 1 - config.needle_share, "needles": config.needle_share}, seed=seed)
 
 
 def sum_epochs(steps: Sequence[dict[str, float]]) -> dict[str, float]:

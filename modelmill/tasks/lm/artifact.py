@@ -14,15 +14,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from modelmill.tasks.errors import ContractError
+from modelmill.tasks.errors import ContractError, RecipeError
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.lm.checkpoints import export, save_moments, write_curve
 from modelmill.tasks.lm.data import TokenFolder
 from modelmill.tasks.lm.evaluate import ValidationSet
 from modelmill.tasks.lm.model import read_shape
 from modelmill.tasks.lm.moe import count_expert_layers, expert_loads
+from modelmill.tasks.lm.parallel.layout import Layout, check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.precision import forward_precision
 from modelmill.tasks.lm.report import TrainReport
+from modelmill.tasks.lm.settings import TrainSettings
 
 
 def write_checkpoint(
@@ -59,6 +62,20 @@ def read_training(checkpoint: Path, tokens: TokenFolder) -> dict[str, Any]:
     return read_json(checkpoint / "training.json")
 
 
+def check_stage_layout(layout: Layout, model: Path, stage: str) -> None:
+    """Refuse, before a stage runs, a layout on which it cannot continue the model in a folder.
+
+    Raises:
+        RecipeError: the layout has a pipeline, or cannot hold the model.
+    """
+    if layout.pipeline > 1:
+        raise RecipeError(
+            f"the compute file's layout has pipeline: {layout.pipeline}; {stage} cuts models along every dimension but "
+            f"this one: run it with a compute file whose layout has the processes in data_shard, tensor or context"
+        )
+    check_layout(layout, read_shape(model))
+
+
 def training_facts(
     report: TrainReport, *, learning_rate: float, sequence_length: int, rope_theta: float
 ) -> dict[str, Any]:
@@ -89,11 +106,14 @@ def spike_sentences(training: dict[str, Any]) -> list[str]:
     return [f"{len(spikes)} loss spike(s): left out the batches of steps {skipped} ({tokens:,} tokens)."]
 
 
-def write_expert_loads(output: Path, model: PreTrainedModel, held_out: ValidationSet, ranks: Ranks) -> None:
-    """Write `experts.json`: who gets which domain's tokens; nothing for a dense model."""
+def write_expert_loads(
+    output: Path, model: PreTrainedModel, held_out: ValidationSet, settings: TrainSettings, ranks: Ranks
+) -> None:
+    """Write `experts.json`: who gets which domain's tokens; nothing for a dense model. Every process of a run helps."""
     if not count_expert_layers(model):
         return
-    loads = expert_loads(model, held_out)
+    with forward_precision(settings, ranks.device):
+        loads = expert_loads(model, held_out, ranks)
     if ranks.is_first:
         write_json(output / "experts.json", loads)
 

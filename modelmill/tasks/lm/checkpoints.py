@@ -2,13 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
@@ -18,7 +17,8 @@ from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import atomic_path
 from modelmill.tasks.lm.optim import moments, set_moments
 from modelmill.tasks.lm.parallel.ranks import Ranks
-from modelmill.tasks.lm.parallel.shard import whole_tensors
+from modelmill.tasks.lm.parallel.shard import set_whole, whole_tensors
+from modelmill.tasks.lm.tensor_files import TensorFiles
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -49,12 +49,17 @@ def save_whole(path: Path, tensors: dict[str, torch.Tensor], ranks: Ranks) -> No
 
 
 def load_moments(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Continue with the moments of an earlier stage's run of the same shape."""
+    """Continue with the moments of an earlier stage's run of the same shape; shards take their parts.
+
+    Raises:
+        InputError: there is no such file.
+        ContractError: the moments are another optimiser's or another model's.
+    """
     if not path.is_file():
         raise InputError(
             f"no optimiser moments at {path}; expected a checkpoint artifact of pretrain, extend or anneal"
         )
-    set_moments(optimizer, model, load_file(path))
+    set_moments(optimizer, model, TensorFiles([path]))
 
 
 def save_snapshot(folder: Path, step: int, model: nn.Module, ranks: Ranks | None = None) -> None:
@@ -67,22 +72,30 @@ def snapshots(folder: Path) -> list[Path]:
     return sorted(folder.glob("weights-*.safetensors"))
 
 
-def average_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """Mean of the weights in several files, in float64, one tensor at a time (memory does not grow with the files)."""
+def average_weights(files: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Mean of the weights in several files by name, summed in float64, one tensor at a time: memory grows neither with
+    the files nor with the model.
+
+    Raises:
+        InputError: no files.
+    """
     if not files:
         raise InputError("no checkpoint to average; expected at least one weight snapshot")
-    with safe_open(files[0], "pt") as first:
-        names = list(first.keys())
-    average = {}
-    for name in names:
-        total: torch.Tensor | None = None
-        for file in files:
-            with safe_open(file, "pt") as opened:
-                tensor = opened.get_tensor(name)
-            total = tensor.double() if total is None else total.add_(tensor)
-            dtype = tensor.dtype
-        average[name] = (total / len(files)).to(dtype)  # pyright: ignore
-    return average
+    first, *others = (TensorFiles([file]) for file in files)
+    for name in first:
+        tensor = first[name]
+        total = tensor.double()
+        for other in others:
+            total.add_(other[name])
+        yield name, (total / len(files)).to(tensor.dtype)
+
+
+@torch.no_grad()
+def set_average(model: nn.Module, files: Sequence[Path]) -> None:
+    """Give a model, or this process's shards of it, the mean of the weights in several files."""
+    targets = weights(model)
+    for name, mean in average_weights(files):
+        set_whole(targets[name], mean)
 
 
 def export(model: PreTrainedModel, tokenizer_folder: Path, folder: Path, ranks: Ranks | None = None) -> None:

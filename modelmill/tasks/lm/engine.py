@@ -9,7 +9,6 @@ in its workspace, and ends with the same bits. One whose loss spikes goes back a
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from modelmill.tasks.lm.parallel.states import States, open_states
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.plan import Plan, StepPoint
+from modelmill.tasks.lm.precision import forward_precision
 from modelmill.tasks.lm.recompute import open_recomputation
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import TrainSettings
@@ -177,7 +177,7 @@ def _step(
     def backward(model: PreTrainedModel, piece: TrainingBatch) -> Tensor:
         total = torch.zeros((), device=run.device)
         for part in piece.split(run.settings.micro_batch_rows or point.num_rows):
-            with _precision(run):
+            with forward_precision(run.settings, run.device):
                 loss = objective(model, part.to(run.device)) / weight
             loss.backward()
             total += loss.detach()
@@ -264,7 +264,7 @@ def _roll_back(run: _Run, spike: Spike) -> int:
 @torch.no_grad()
 def _validate(run: _Run, validate: Validate) -> dict[str, float]:
     run.model.eval()
-    with _precision(run):
+    with forward_precision(run.settings, run.device):
         values = validate(run.model)
     if run.journal:
         run.journal.metrics(run.steps, values)
@@ -301,9 +301,3 @@ def _save(run: _Run) -> None:
         "spikes": run.spikes.state,
     }
     run.states.save(run.steps, progress)
-
-
-def _precision(run: _Run):
-    if run.settings.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(torch.device(run.device).type, torch.bfloat16)

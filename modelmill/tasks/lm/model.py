@@ -6,13 +6,12 @@ the number of processes or the device.
 
 import hashlib
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Dots1Config, LlamaConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, Dots1Config, LlamaConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
@@ -26,6 +25,7 @@ from modelmill.tasks.lm.pipeline.run import own_parts
 from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
+from modelmill.tasks.lm.tensor_files import model_files, parameter_tensor
 
 
 def model_config(shape: ModelShape, special_tokens: dict[str, int] | None = None) -> LlamaConfig | Dots1Config:
@@ -75,18 +75,28 @@ def build_model(
 
     Shards are gathered in `compute_dtype`; one whole tensor at a time exists while weights are drawn.
     """
-    ranks = ranks or Ranks()
-    spread = not ranks.alone
-    with no_init_weights(), torch.device("meta") if spread else nullcontext():
-        model = AutoModelForCausalLM.from_config(model_config(shape, special_tokens))
+    config, ranks = model_config(shape, special_tokens), ranks or Ranks()
+    if not ranks.alone:
+        model = _empty_shards(config, shape, ranks, compute_dtype)
+        initialise(model, seed, initialisation or InitialisationConfig())
+        return model.train()
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(config)
     model.tie_weights()
-    if spread:
-        check_layout(ranks.layout, shape)
-        if ranks.device == "cpu":
-            attend_by_document(model)
-        spread_model(model, ranks, parts=own_parts(shape, ranks), compute_dtype=compute_dtype)
     initialise(model, seed, initialisation or InitialisationConfig())
-    return model.train() if spread else _placed(model, device)
+    return _placed(model, device)
+
+
+def _empty_shards(config: Any, shape: ModelShape, ranks: Ranks, compute_dtype: torch.dtype) -> PreTrainedModel:
+    """This process's part of a model in float32, with memory but without values."""
+    check_layout(ranks.layout, shape)
+    with no_init_weights(), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.tie_weights()
+    if ranks.device == "cpu":
+        attend_by_document(model)
+    spread_model(model, ranks, parts=own_parts(shape, ranks), compute_dtype=compute_dtype)
+    return model
 
 
 def _placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
@@ -127,10 +137,20 @@ def load_model(
     rope_scaling: RopeScaling | None = None,
     max_sequence_length: int | None = None,
     device: str = "cpu",
+    ranks: Ranks | None = None,
+    compute_dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
     """Open a Hugging Face folder in float32, in training mode, if asked with other rotary embeddings and more positions
-    (`rope_scaling` counts only beside a `rope_theta`)."""
-    folder = Path(folder)
+    (`rope_scaling` counts only beside a `rope_theta`).
+
+    Where `ranks` has several processes, each gets its shards, which are gathered in `compute_dtype`; one whole tensor
+    at a time is read.
+
+    Raises:
+        InputError: the folder holds no model, or not all of its weights.
+        RecipeError: the layout cannot hold the model.
+    """
+    folder, ranks = Path(folder), ranks or Ranks()
     if not (folder / "config.json").is_file():
         raise InputError(f"no config.json in {folder}; expected a Hugging Face model folder")
     shape = read_shape(folder)
@@ -139,9 +159,21 @@ def load_model(
         changes["rope_parameters"] = rope_parameters(rope_theta, rope_scaling, shape.head_size)
     if max_sequence_length is not None:
         changes["max_position_embeddings"] = max_sequence_length
+    if not ranks.alone:
+        model = _empty_shards(AutoConfig.from_pretrained(folder, **changes), shape, ranks, compute_dtype)
+        _read_shards(model, folder)
+        return model.train()
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **changes)
     return _placed(model, device)
+
+
+@torch.no_grad()
+def _read_shards(model: PreTrainedModel, folder: Path) -> None:
+    tensors, stored = model_files(folder), model.state_dict().keys()
+    buffers = ((name, buffer) for name, buffer in model.named_buffers() if name in stored)
+    for name, target in (*model.named_parameters(), *buffers):
+        set_whole(target, parameter_tensor(tensors, name))
 
 
 def read_shape(folder: Path | str) -> ModelShape:

@@ -150,9 +150,11 @@ def count(load: Tensor, chosen: Tensor) -> None:
 
 
 @torch.no_grad()
-def expert_loads(model: Any, held_out: ValidationSet) -> dict[str, Any]:
+def expert_loads(model: Any, held_out: ValidationSet, ranks: Ranks) -> dict[str, Any]:
     """ExpertLoad(i, D) = N_{i,D} / N_D of held-out tokens (dots.llm1 §6): the share of a domain's tokens that an expert
     gets, K in all; and MaxVio by layer and domain, and the mean over layers for all domains together.
+
+    Every process of a layout calls it and gets the same.
     """
     watched, pipeline = _placed_routers(model), pipeline_of(model)
     shape = (count_expert_layers(model), _num_experts(model))
@@ -169,6 +171,11 @@ def expert_loads(model: Any, held_out: ValidationSet) -> dict[str, Any]:
             _run_layers(model, pieces)
         for handle in handles:
             handle.remove()
+        if ranks.context_mesh is not None:
+            # Each process has routed its part of the tokens of every row.
+            total = load.to(ranks.device)
+            dist.all_reduce(total, group=ranks.context_mesh.get_group())
+            load.copy_(total)
     model.train(was_training)
     return {
         "domains": {

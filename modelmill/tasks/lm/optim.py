@@ -1,15 +1,18 @@
 """A model → its optimiser, with parameter groups that hold weight decay and muP's learning-rate factors."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from modelmill.tasks.errors import ContractError
 from modelmill.tasks.lm.adamw import Bfloat16AdamW
 from modelmill.tasks.lm.model import folded_multiplier
 from modelmill.tasks.lm.muon import Muon
 from modelmill.tasks.lm.names import is_hidden_matrix
+from modelmill.tasks.lm.parallel.shard import set_whole
 from modelmill.tasks.lm.settings import OptimizerConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "step")
@@ -74,8 +77,9 @@ def moments(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, tor
     }
 
 
-def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Put state that `moments` returned into a fresh optimiser of the same model; empty: leave it fresh.
+def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put state that `moments` returned into a fresh optimiser of the same model; empty: leave it fresh. Of a whole
+    tensor the optimiser of a shard takes its part.
 
     Raises:
         ContractError: the state is that of another kind of optimiser, or of another model.
@@ -91,8 +95,18 @@ def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dic
                 f"the optimiser's state holds {sorted(found)} for {name}; expected {sorted(wanted)}. Give the stage "
                 "the same optimizer.kind as the stage before it"
             )
-        state = {key: tensors[f"{name}.{key}"].to(parameter.device, copy=True) for key in wanted}
+        state = {key: _placed_like(parameter, tensors[f"{name}.{key}"]) for key in wanted}
         if "step" in state:
             step = state["step"].float()
             state["step"] = step if parameter.is_cuda else step.cpu()
         optimizer.state[parameter] = state
+
+
+@torch.no_grad()
+def _placed_like(parameter: Tensor, moment: Tensor) -> Tensor:
+    """A copy of a moment on its parameter's device, cut as the parameter is."""
+    if not isinstance(parameter, DTensor) or isinstance(moment, DTensor) or not moment.ndim:
+        return moment.to(parameter.device, copy=True)
+    placed = torch.empty_like(parameter, dtype=moment.dtype)
+    set_whole(placed, moment)
+    return placed

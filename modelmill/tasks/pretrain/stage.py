@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import spike_sentences, training_facts, write_checkpoint, write_expert_loads
@@ -16,6 +14,7 @@ from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.layout import Layout, check_batches, check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.plan import Plan
+from modelmill.tasks.lm.precision import gathered_type
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.shape import ModelShape, count_active_parameters, count_parameters, flops_per_token
 from modelmill.tasks.pretrain.config import Config
@@ -41,10 +40,9 @@ def run(context: StageContext) -> StageResult:
             "output": context.output,
             "journal": context.journal,
             "device": context.device,
-            "layout": context.pool.layout,
         },
         "pretrain",
-        context.pool.layout.num_processes,
+        context.pool.layout,
     )
     return result(figures, read_json(context.output / "training.json"))
 
@@ -98,7 +96,7 @@ def _train(
         special_tokens=tokens.special_tokens,
         device=ranks.device,
         ranks=ranks,
-        compute_dtype=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
+        compute_dtype=gathered_type(config.train),
     )
     optimizer = build_optimizer(model, config.optimizer)
     report, decayed = train_with_branch(
@@ -127,7 +125,7 @@ def _train(
         | forecast_facts(report, decayed, resolved.predicted_loss, resolved.predicted_interval)
     )
     write_checkpoint(output, model, optimizer, tokens, training, report.curve, ranks)
-    write_expert_loads(output, model, held_out, ranks)
+    write_expert_loads(output, model, held_out, config.train, ranks)
     return machine_figures(report)
 
 

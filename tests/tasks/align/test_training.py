@@ -18,6 +18,9 @@ from modelmill.tasks.files import file_digest, read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.losses import IGNORE
 from modelmill.tasks.lm.model import load_model
+from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.ranks import Ranks
+from modelmill.tasks.lm.pieces import open_pieces
 from modelmill.tasks.verify.problems import problem_set
 
 
@@ -39,7 +42,8 @@ def toy_pairs(chat: ChatFormat, number: int) -> list[Pair]:
 
 def common(folder: Path, label: str) -> dict[str, Any]:
     journal = Journal(folder / "journal.jsonl")
-    return {"workspace": folder / label, "seed": 1, "device": "cpu", "journal": journal, "label": label}
+    where = {"workspace": folder / label, "device": "cpu", "journal": journal, "layout": Layout()}
+    return where | {"seed": 1, "label": label}
 
 
 def test_supervised_training_lowers_the_loss_and_repeats(
@@ -70,12 +74,18 @@ def test_supervised_training_lowers_the_loss_and_repeats(
 def test_only_the_reply_is_labelled_and_formatting_is_left_out_of_the_preference(chat: ChatFormat):
     [pair] = toy_pairs(chat, 1)
     batch = PairBatches([pair], seed=0, pad_token_id=2, formatting=chat.formatting).take([0])
-    assert batch.labels[0][batch.labels[0] != IGNORE].tolist() == pair.chosen
-    assert batch.labels[1][batch.labels[1] != IGNORE].tolist() == pair.rejected
-    assert batch.labels[0][batch.preferred[0]].tolist() == pair.chosen[:-1]
-    assert batch.input_ids[0, batch.last[0]] == chat.end_of_turn
-    [half, *rest] = batch.split(1)
-    assert not rest and torch.equal(half.labels, batch.labels)
+    chosen, rejected = batch.labels.view(2, -1)
+    assert chosen[chosen != IGNORE].tolist() == pair.chosen
+    assert rejected[rejected != IGNORE].tolist() == pair.rejected
+    assert chosen[batch.preferred.view(2, -1)[0]].tolist() == pair.chosen[:-1]
+    assert batch.conversations[0, batch.last[0, 0]] == chat.end_of_turn
+    assert batch.weight == 1
+
+
+def test_every_pair_of_a_step_is_trained_whatever_the_pieces(chat: ChatFormat, base: Path):
+    batch = PairBatches(toy_pairs(chat, 5), seed=0, pad_token_id=2).take(range(5))
+    with open_pieces(load_model(base), 2, None) as pieces:
+        assert pieces.backward(batch, 5, lambda _, piece: torch.tensor(piece.weight)) == 5
 
 
 def test_reply_logprobs_are_those_of_the_whole_model(chat: ChatFormat, base: Path):
@@ -83,12 +93,12 @@ def test_reply_logprobs_are_those_of_the_whole_model(chat: ChatFormat, base: Pat
     pairs = toy_pairs(chat, 3)
     batch = PairBatches(pairs, seed=0, pad_token_id=2).take(range(3))
     with torch.no_grad():
-        found = reply_logprobs(model, batch)
+        found, labels = (tensor.view(6, -1)[::2] for tensor in (reply_logprobs(model, batch, Ranks()), batch.labels))
         for row, pair in enumerate(pairs):
             tokens = torch.tensor([[*pair.prompt, *pair.chosen]])
             logprobs = model(tokens).logits[0, :-1].log_softmax(-1)
             expected = logprobs[torch.arange(len(logprobs)), tokens[0, 1:]][-len(pair.chosen) :]
-            assert torch.allclose(found[row][batch.labels[row] != IGNORE], expected, atol=1e-5)
+            assert torch.allclose(found[row][labels[row] != IGNORE], expected, atol=1e-5)
 
 
 def test_a_preference_step_starts_at_log_two_and_prefers_the_chosen(
@@ -97,8 +107,8 @@ def test_a_preference_step_starts_at_log_two_and_prefers_the_chosen(
     pairs = toy_pairs(chat, 40)
     model = load_model(base)
     batches = PairBatches(pairs, seed=0, pad_token_id=2, formatting=chat.formatting)
-    batches.reference = reference_logprobs(model, batches, "cpu")
-    loss = preference_objective(PreferenceConfig(nll_weight=0.0))(model, batches.take(range(40))) / 40
+    batches.reference = reference_logprobs(model, batches, Ranks())
+    loss = preference_objective(PreferenceConfig(nll_weight=0.0), Ranks())(model, batches.take(range(40))) / 40
     assert loss.item() == pytest.approx(0.6931, abs=1e-3)
     write_pairs(tmp_path / "pairs.parquet", problem_set("train", 40, seed=0), pairs)
     record = train_preference(

@@ -29,7 +29,7 @@ class LocalPool:
             futures = [executor.submit(function, **call.arguments) for call in calls]
             return [json.loads(json.dumps(future.result())) for future in futures]
 
-    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, num_processes: int = 1) -> Any:
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Any = None) -> Any:
         return function(**arguments)
 
 

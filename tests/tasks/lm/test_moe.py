@@ -100,7 +100,7 @@ def test_the_bias_follows_the_loads_and_evens_them(tokens_folder: Path, tmp_path
 def test_loads_are_counted_by_domain_and_all_tokens_are_routed(tokens_folder: Path) -> None:
     model = build_model(SHAPE, seed=1)
     held_out = validation_set(open_tokens(tokens_folder), sequence_length=64, max_tokens_per_domain=512)
-    found = expert_loads(model, held_out)
+    found = expert_loads(model, held_out, Ranks())
     assert set(found["domains"]) == {"prose", "counts"}
     for domain in found["domains"].values():
         assert torch.tensor(domain["load"]).sum(1).tolist() == pytest.approx([2, 2])

@@ -59,8 +59,8 @@ def _no_sampler() -> Any:
     raise AssertionError("training stages do not sample")
 
 
-def pretrained(tokens_folder: Path, folder: Path) -> Artifact:
-    """A base model, for the stages that continue one."""
-    config = {"forecast_branch": False, "total_tokens": 2560}
+def pretrained(tokens_folder: Path, folder: Path, **changes: Any) -> Artifact:
+    """A base model, for the stages that continue one; `changes` of its recipe."""
+    config = {"forecast_branch": False, "total_tokens": 2560} | changes
     inputs = [artifact("tokens", tokens_folder), write_fit(folder / "fit")]
     return run_stage("pretrain", config, inputs, folder)[0]
