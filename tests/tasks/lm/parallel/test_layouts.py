@@ -115,7 +115,7 @@ def run(
     if output:
         export(model, tokens.tokenizer, output / "model", ranks)
         save_moments(output / "optimizer.safetensors", model, optimizer, ranks)
-        write_expert_loads(output, model, held_out, ranks)
+        write_expert_loads(output, model, held_out, SETTINGS, ranks)
     steps = [
         (line["loss"], line["grad_norm"], line.get("max_violation", 0.0)) for line in report.curve if "loss" in line
     ]
