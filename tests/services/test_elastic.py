@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -44,15 +46,18 @@ def test_copies_go_before_shards_and_only_divisors_are_taken() -> None:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A Ray cluster of one node with one core."""
     from ray.cluster_utils import Cluster
 
+    # Ray leaves a cluster's address where other tests would find and join it. Paths of its sockets must be short.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    monkeypatch.setenv("RAY_TMPDIR", folder)
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    os.environ["RAY_ADDRESS"] = str(cluster.address)
+    monkeypatch.setenv("RAY_ADDRESS", str(cluster.address))
     yield cluster
-    del os.environ["RAY_ADDRESS"]
     cluster.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class WaitingBatches(RowBatches):
