@@ -77,10 +77,14 @@ def _lower(code):
 
 @njit(cache=True, nogil=True)
 def _beginnings(phrases):
-    """Which ASCII characters begin a phrase: a glance that spares most positions the comparison."""
-    beginnings = np.zeros(128, np.bool_)
+    """Which pairs of ASCII characters begin a phrase, in either case: a glance that spares most positions the
+    comparison."""
+    beginnings = np.zeros((128, 128), np.bool_)
     for row in range(len(phrases)):
-        beginnings[phrases[row, 0]] = True
+        for first in range(128):
+            for second in range(128):
+                if _lower(np.uint32(first)) == phrases[row, 0]:
+                    beginnings[first, second] |= not phrases[row, 1] or _lower(np.uint32(second)) == phrases[row, 1]
     return beginnings
 
 
@@ -89,8 +93,8 @@ def _kinds_in(codes, start, end, phrases, kinds, beginnings):
     """The kinds of all phrases (lower-case ASCII) that the stretch contains, ignoring case, as one set of bits."""
     found = 0
     for position in range(start, end):
-        first = _lower(codes[position])
-        if first >= 128 or not beginnings[first]:
+        first, second = codes[position], codes[position + 1] if position + 1 < end else np.uint32(0)
+        if first >= 128 or not beginnings[first, second if second < 128 else np.uint32(0)]:
             continue
         for row in range(len(phrases)):
             matched = 0
@@ -105,9 +109,7 @@ def _kinds_in(codes, start, end, phrases, kinds, beginnings):
 
 @njit(cache=True, nogil=True)
 def _citation_length(codes, position, end):
-    """Length of [12], [], [edit] or [citation needed] at a position, else 0."""
-    if codes[position] != 91:
-        return 0
+    """Length of [12], [], [edit] or [citation needed] at a position with a bracket, 0 for another bracket."""
     stop = position + 1
     while stop < end and 48 <= codes[stop] <= 57:
         stop += 1
@@ -165,10 +167,11 @@ def _copy_line(codes, first, last, edited, count, remove_citations):
     """Copy a line to `edited` at `count`, without citations if so asked; returns where it ends."""
     position = first
     while position < last:
-        skipped = _citation_length(codes, position, last) if remove_citations else 0
+        code = codes[position]
+        skipped = _citation_length(codes, position, last) if code == 91 and remove_citations else 0
         position += skipped
         if not skipped:
-            edited[count] = codes[position]
+            edited[count] = code
             count += 1
             position += 1
     return count

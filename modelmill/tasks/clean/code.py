@@ -14,6 +14,8 @@ SIGNS = 0.14
 # Share of letters outside ASCII from which a line is prose, whatever signs its formulas have.
 FOREIGN = 0.2
 LONGEST_TAG = 400
+# Of ASCII, the signs of programs that are rare in prose.
+_SIGNS = np.isin(np.arange(128), np.frombuffer(b"#$&()*+;<=>@[\\]^_`{|}~", np.uint8))
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,6 @@ def script(texts: Characters) -> Script:
 
 
 @njit(cache=True, nogil=True)
-def _is_sign(code):
-    """The signs of programs that are rare in prose: # $ & ( ) * + ; < = > @ [ backslash ] ^ _ ` { | } ~."""
-    if code < 35 or code > 126:
-        return False
-    return (
-        35 <= code <= 36 or code == 38 or 40 <= code <= 43 or 59 <= code <= 62 or code == 64 or 91 <= code <= 96
-        or code >= 123
-    )  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
 def _is_code(codes, start, end, classes, after_code):
     """Whether a line is code: it ends in a brace or semicolon, is dense with signs, or goes on from code, indented.
 
@@ -69,13 +60,15 @@ def _is_code(codes, start, end, classes, after_code):
         return after_code
     signs, visible, opened, words, foreign = 0, 0, False, 0, 0
     for i in range(first, last):
-        if classes[codes[i]] & SPACE:
-            words += 1
-            continue
-        visible += 1
-        signs += _is_sign(codes[i])
-        opened = opened or codes[i] == 40
-        foreign += codes[i] > 127 and classes[codes[i]] & LETTER != 0
+        code = codes[i]
+        space = classes[code] & SPACE != 0
+        words += space
+        visible += not space
+        if code < 128:
+            signs += _SIGNS[code]
+            opened = opened or code == 40
+        else:
+            foreign += classes[code] & LETTER != 0
     if foreign >= FOREIGN * visible:
         return False
     ending = codes[last - 1]
@@ -110,6 +103,7 @@ def _counts(codes, offsets, classes):
     for row in range(num_rows):
         begin, end = offsets[row], offsets[row + 1]
         after_code, tag_end = False, begin
+        letters, han, kana = 0, 0, 0
         while begin < end:
             stop, visible = begin, 0
             while stop < end and not classes[codes[stop]] & LINE_END:
@@ -118,13 +112,16 @@ def _counts(codes, offsets, classes):
                 visible += flags & SPACE == 0
                 if code == 60 and stop >= tag_end:
                     tag_end = _tag_end(codes, stop, end)
-                counts[1, row] += flags & LETTER != 0 and stop >= tag_end
-                counts[2, row] += 0x3400 <= code <= 0x9FFF or 0x20000 <= code <= 0x3FFFF
-                counts[3, row] += 0x3041 <= code <= 0x30FF
+                letters += flags & LETTER != 0 and stop >= tag_end
+                if code >= 0x3041:
+                    han += 0x3400 <= code <= 0x9FFF or 0x20000 <= code <= 0x3FFFF
+                    kana += code <= 0x30FF
                 stop += 1
             after_code = _is_code(codes, begin, stop, classes, after_code)
             counts[0, row] += visible
             counts[4, row] += visible if after_code else 0
-            in_code[begin:stop] = after_code
+            if after_code:
+                in_code[begin:stop] = True
             begin = stop + 1
+        counts[1, row], counts[2, row], counts[3, row] = letters, han, kana
     return counts, in_code

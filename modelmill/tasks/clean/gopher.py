@@ -89,14 +89,16 @@ def _line_statistics(codes, offsets, classes):
     lines, bullets, ellipsis_lines, hashes, ellipses = np.zeros((5, num_rows), np.int64)
     for row in range(num_rows):
         begin, end = offsets[row], offsets[row + 1]
-        dots = 0
+        dots, num_hashes, num_ellipses = 0, 0, 0
         for i in range(begin, end):
-            dots = dots + 1 if codes[i] == 46 else 0
-            hashes[row] += codes[i] == 35
-            ellipses[row] += codes[i] == 0x2026
+            code = codes[i]
+            num_hashes += code == 35
+            num_ellipses += code == 0x2026
+            dots = dots + 1 if code == 46 else 0
             if dots == 3:
-                ellipses[row] += 1
+                num_ellipses += 1
                 dots = 0
+        hashes[row], ellipses[row] = num_hashes, num_ellipses
         while begin < end:
             stop = begin
             while stop < end and not classes[codes[stop]] & LINE_END:

@@ -14,6 +14,7 @@ from modelmill.tasks.clean.traits import LanguageTraits
 from modelmill.tasks.clean.verdict import Verdict, above, ratio
 from modelmill.tasks.text.characters import SPACE, classes
 from modelmill.tasks.text.flat import Characters
+from modelmill.tasks.text.hashing import FACTOR, SEED
 from modelmill.tasks.text.words import Words
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -78,44 +79,74 @@ def _table_size(count):
 
 
 @njit(cache=True, nogil=True)
+def _lines(codes, start, end, bounds, hashes):
+    """Cut at runs of newlines → bounds (lines × 2) and hash of each line; their number."""
+    count, position = 0, start
+    while True:
+        bounds[count, 0] = position
+        value = SEED
+        while position < end and codes[position] != 10:
+            value = (value ^ np.uint64(codes[position])) * FACTOR
+            position += 1
+        bounds[count, 1] = position
+        hashes[count] = value
+        count += 1
+        if position == end:
+            return count
+        while position < end and codes[position] == 10:
+            position += 1
+
+
+@njit(cache=True, nogil=True)
 def _range_hash(codes, start, end):
-    value = np.uint64(end - start + 1)
+    value = SEED
     for i in range(start, end):
-        value = (value ^ np.uint64(codes[i])) * PRIME
-        value ^= value >> np.uint64(32)
-    return value | np.uint64(1)
+        value = (value ^ np.uint64(codes[i])) * FACTOR
+    return value
 
 
 @njit(cache=True, nogil=True)
-def _next_run(codes, start, end, min_newlines):
-    """Beginning and end of the next run of at least `min_newlines` newlines, and whether there is one."""
-    position = start
-    while position < end:
-        run = position
-        while run < end and codes[run] == 10:
-            run += 1
-        if run - position >= min_newlines:
-            return position, run, True
-        position = max(run, position + 1)
-    return end, end, False
+def _is_duplicate(keys, value, length):
+    """Whether a part was seen before; it is from now on."""
+    key = (value ^ np.uint64(length)) * PRIME | np.uint64(1)
+    slot = _slot(keys, key)
+    seen = keys[slot] == key
+    keys[slot] = key
+    return seen
 
 
 @njit(cache=True, nogil=True)
-def _duplicates(codes, start, end, min_newlines, keys):
-    """Cut at runs of at least `min_newlines` newlines → number of parts, of duplicates, and of their characters."""
-    keys[:] = EMPTY
-    total, duplicate, characters = 0, 0, 0
-    begin, found = start, True
-    while found:
-        part_end, next_begin, found = _next_run(codes, begin, end, min_newlines)
-        key = _range_hash(codes, begin, part_end)
-        slot = _slot(keys, key)
-        if keys[slot] == key:
+def _duplicate_lines(bounds, hashes, keys):
+    """Number of duplicate lines and of their characters."""
+    duplicate, characters = 0, 0
+    for line in range(len(bounds)):
+        length = bounds[line, 1] - bounds[line, 0]
+        if _is_duplicate(keys, hashes[line], length):
             duplicate += 1
-            characters += part_end - begin
-        keys[slot] = key
-        total += 1
-        begin = next_begin
+            characters += length
+    return duplicate, characters
+
+
+@njit(cache=True, nogil=True)
+def _duplicate_paragraphs(codes, start, end, bounds, hashes, keys):
+    """Join the lines of `start` to `end` that one newline parts → number of paragraphs, of duplicates, and of their
+    characters. A line that reaches beyond is cut."""
+    total, duplicate, characters = 0, 0, 0
+    begin, value = start, SEED
+    for line in range(len(bounds)):
+        first, last = max(bounds[line, 0], start), min(bounds[line, 1], end)
+        if last < start or first > end:
+            continue
+        whole = first == bounds[line, 0] and last == bounds[line, 1]
+        value = (value ^ (hashes[line] if whole else _range_hash(codes, first, last))) * PRIME
+        value ^= value >> np.uint64(32)
+        following = bounds[line + 1, 0] if line + 1 < len(bounds) else end
+        if last == end or following > last + 1:
+            total += 1
+            if _is_duplicate(keys, value, last - begin):
+                duplicate += 1
+                characters += last - begin
+            begin, value = following, SEED
     return total, duplicate, characters
 
 
@@ -126,16 +157,22 @@ def _duplicate_parts(codes, offsets, classes):
     result = np.zeros((2, 3, num_rows), np.int64)
     for row in range(num_rows):
         start, end = offsets[row], offsets[row + 1]
-        newlines = 0
+        most = 2
         for i in range(start, end):
-            newlines += codes[i] == 10
-        keys = np.empty(_table_size(newlines + 2), np.uint64)
-        result[1, 0, row], result[1, 1, row], result[1, 2, row] = _duplicates(codes, start, end, 1, keys)
+            most += codes[i] == 10
+        bounds, hashes = np.empty((most, 2), np.int64), np.empty(most, np.uint64)
+        count = _lines(codes, start, end, bounds, hashes)
+        bounds, hashes = bounds[:count], hashes[:count]
+        keys = np.zeros(_table_size(count), np.uint64)
+        result[1, 0, row] = count
+        result[1, 1, row], result[1, 2, row] = _duplicate_lines(bounds, hashes, keys)
         while start < end and classes[codes[start]] & SPACE:
             start += 1
         while end > start and classes[codes[end - 1]] & SPACE:
             end -= 1
-        result[0, 0, row], result[0, 1, row], result[0, 2, row] = _duplicates(codes, start, end, 2, keys)
+        keys[:] = EMPTY
+        paragraphs = _duplicate_paragraphs(codes, start, end, bounds, hashes, keys)
+        result[0, 0, row], result[0, 1, row], result[0, 2, row] = paragraphs
     return result
 
 

@@ -31,6 +31,7 @@ HYPHEN = 2048  # splits two letters
 QUOTE = 4096
 PUNCTUATION = 8192  # Unicode's categories P*
 SINGLE = 16384  # scripts written without spaces: each character counts as a word
+INFIX = 32768  # may split a word where it stands inside
 
 # Punctuation that ccNet's normalisation (Wenzek et al. 2020) removes; Gopher's word count in FineWeb leaves out
 # words that consist only of it, of sentence ends and of control characters.
@@ -97,6 +98,7 @@ def classes() -> NDArray[np.uint16]:
     _add(table, SUFFIX, shared)
     _add(table, QUOTE, map(ord, _QUOTES))
     _add(table, HYPHEN, map(ord, "-–—~"))
+    _add(table, INFIX, [*np.flatnonzero(table & (ICON | HYPHEN)), *map(ord, ".…,:/<>=+-*^")])
     _add(table, LINE_END, map(ord, _LINE_ENDS))
     _add(table, DIGIT, map(ord, string.digits))
     words = np.isin(categories.astype("U1"), ["L", "M", "N"])  # only its first letter is kept

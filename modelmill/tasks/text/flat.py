@@ -104,6 +104,26 @@ def _byte_offsets(codes, offsets):
     return result
 
 
+@njit(cache=True, nogil=True)
+def _encode(codes, offsets, num_bytes):
+    """UTF-8 of all rows, one after another."""
+    data = np.empty(num_bytes, np.uint8)
+    count = 0
+    for i in range(offsets[0], offsets[-1]):
+        code = codes[i]
+        if code < 0x80:
+            data[count] = code
+            count += 1
+            continue
+        following = 1 if code < 0x800 else 2 if code < 0x10000 else 3
+        data[count] = (0xFF00 >> following + 1 & 0xFF) | code >> np.uint32(6 * following)
+        for place in range(following - 1, -1, -1):
+            count += 1
+            data[count] = 0x80 | (code >> np.uint32(6 * place) & np.uint32(0x3F))
+        count += 1
+    return data
+
+
 def _replaced(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Characters:
     rows = [data[start:end].tobytes().decode("utf-8", "replace") for start, end in pairwise(offsets)]
     codes = np.frombuffer("".join(rows).encode("utf-32-le"), np.uint32)
@@ -112,9 +132,8 @@ def _replaced(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Characters
 
 def string_array(texts: Characters) -> pa.LargeStringArray:
     """Encode rows of code points as an Arrow column."""
-    codes = texts.codes[texts.offsets[0] : texts.offsets[-1]]
-    data = codes.tobytes().decode("utf-32-le").encode("utf-8")
-    ends = _byte_offsets(codes, texts.offsets - texts.offsets[0])
+    ends = _byte_offsets(texts.codes, texts.offsets)
+    data = _encode(texts.codes, texts.offsets, ends[-1])
     return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(data))
 
 

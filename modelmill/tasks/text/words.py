@@ -13,7 +13,19 @@ from numba import njit
 from numpy.typing import NDArray
 
 from modelmill.tasks.text import characters as classed
-from modelmill.tasks.text.characters import HYPHEN, ICON, LETTER, LOWER, PREFIX, QUOTE, SINGLE, SPACE, SUFFIX, UPPER
+from modelmill.tasks.text.characters import (
+    HYPHEN,
+    ICON,
+    INFIX,
+    LETTER,
+    LOWER,
+    PREFIX,
+    QUOTE,
+    SINGLE,
+    SPACE,
+    SUFFIX,
+    UPPER,
+)
 from modelmill.tasks.text.exceptions import exception_table
 from modelmill.tasks.text.flat import Characters
 from modelmill.tasks.text.hashing import stretch_hashes
@@ -71,7 +83,7 @@ def _cut_rows(codes, offsets, classes, exception_codes, exception_lengths):
                     break
                 only_letters = only_letters and flags & (LETTER | ICON) == LETTER
                 position += 1
-            if only_letters and not possible[_shape(codes, start, position)]:  # most words: nothing to cut
+            if only_letters and not _is_possible(codes, start, position, possible):  # most words: nothing to cut
                 starts[count], ends[count] = start, position
                 count += 1
                 continue
@@ -87,23 +99,29 @@ def _cut_rows(codes, offsets, classes, exception_codes, exception_lengths):
 
 
 @njit(cache=True, nogil=True)
-def _shape(codes, start, end):
-    """First and last character (0 outside ASCII) and length (up to 15) of a stretch, as one number."""
+def _ends(codes, start, end):
+    """First and last character of a stretch (0 outside ASCII) as one number."""
     first, last = codes[start], codes[end - 1]
     first = first if first < 128 else np.uint32(0)
     last = last if last < 128 else np.uint32(0)
-    return (np.int64(first) * 128 + np.int64(last)) * 16 + min(end - start, 15)
+    return first * np.uint32(128) + last
+
+
+@njit(cache=True, nogil=True)
+def _is_possible(codes, start, end, possible):
+    """Whether an exception has the stretch's ends and length."""
+    return possible[_ends(codes, start, end)] >> np.uint16(min(end - start, 15)) & np.uint16(1) != 0
 
 
 @njit(cache=True, nogil=True)
 def _possible_shapes(exception_codes):
-    """Which shapes an exception may have: a glance that spares most stretches the search."""
-    possible = np.zeros(128 * 128 * 16, np.bool_)
+    """For each pair of ends the lengths of exceptions, as bits: a glance that spares most stretches the search."""
+    possible = np.zeros(128 * 128, np.uint16)
     for row in range(len(exception_codes)):
         length = 0
         while length < exception_codes.shape[1] and exception_codes[row, length]:
             length += 1
-        possible[_shape(exception_codes[row], 0, length)] = True
+        possible[_ends(exception_codes[row], 0, length)] |= np.uint16(1 << length)
     return possible
 
 
@@ -136,7 +154,7 @@ def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, p
                 count += 1
                 start += length
     elif start < end:
-        if _is_plain(codes, start, end, classes) or _is_address(codes, start, end, classes):
+        if not _has_infix(codes, start, end, classes) or _is_address(codes, start, end, classes):
             starts[count], ends[count] = start, end
             count += 1
         else:
@@ -151,7 +169,7 @@ def _cut_chunk(codes, start, end, classes, exception_codes, exception_lengths, p
 def _joined(codes, starts, ends, first, count, exception_codes, exception_lengths, possible):
     """Join neighbouring words from `first` on that together spell an exception, as in `later():`, where `):` is one:
     spaCy looks for them once more after all is cut, the longest first. Returns the new number of words."""
-    for size in range(4, 1, -1):
+    for size in range(min(4, count - first), 1, -1):
         kept, i = first, first
         while i < count:
             stop = i + 1
@@ -170,7 +188,7 @@ def _find_exception(codes, start, end, exception_codes, possible):
     """Row of the exception that equals the stretch, or -1 (binary search over padded rows)."""
     length = end - start
     width = exception_codes.shape[1]
-    if length < 2 or length > width or not possible[_shape(codes, start, end)]:
+    if length < 2 or length > width or not _is_possible(codes, start, end, possible):
         return -1
     low, high = 0, len(exception_codes)
     while low < high:
@@ -192,12 +210,12 @@ def _find_exception(codes, start, end, exception_codes, possible):
 
 
 @njit(cache=True, nogil=True)
-def _is_plain(codes, start, end, classes):
-    """Whether a stretch is all letters, so that no infix can be in it."""
-    plain = True
+def _has_infix(codes, start, end, classes):
+    """Whether a character that may split a stretch stands in it."""
+    found = False
     for i in range(start, end):
-        plain = plain and classes[codes[i]] & (LETTER | ICON) == LETTER
-    return plain
+        found = found or classes[codes[i]] & INFIX != 0
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -293,7 +311,7 @@ def _cut_inside(codes, start, end, classes, starts, ends, count):
 def _infix_length(codes, start, position, end, classes):  # one branch per kind of infix
     code = codes[position]
     flags = classes[code]
-    if flags & LETTER and not flags & ICON:
+    if not flags & INFIX:
         return 0
     dots = _dots(codes, position, end)
     if dots:
