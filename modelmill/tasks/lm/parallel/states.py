@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -51,15 +51,9 @@ class States:
         self._writing: Future[None] | None = None
         # What one process alone does is meant so; a filter for the writing thread only does not exist.
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        on_gpu = self.ranks.device.startswith("cuda")
-        self._stager = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=on_gpu,
-                use_shared_memory=False,
-                use_async_staging=False,
-                use_non_blocking_copy=on_gpu,
-            )
-        )
+        self._on_gpu = self.ranks.device.startswith("cuda")
+        # Not DefaultStager, which in torch 2.11 frees the copies after a state and fails at the next.
+        self._stager = StateDictStager(pin_memory=self._on_gpu, share_memory=False)
 
     def load_newest(self) -> dict[str, Any] | None:
         """Put the newest state into model and optimiser and return its progress; None where there is none."""
@@ -97,8 +91,9 @@ class States:
         # A copy: the run goes on adding to its curve while this is written.
         facts = copy.deepcopy(progress) | {"step": step, "stays": stays, "kept_tokens": self._kept_tokens}
         facts["fresh"] = _is_fresh(self.optimizer)
-        tensors = self._stager.stage(self._tensors())
-        assert isinstance(tensors, dict)
+        tensors = self._stager.stage(self._tensors(), non_blocking=self._on_gpu)
+        if self._on_gpu:
+            torch.accelerator.synchronize()
         self._writing = self._writer.submit(self._write, step, tensors, facts)
 
     def remove_after(self, step: int) -> None:
