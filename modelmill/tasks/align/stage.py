@@ -14,9 +14,8 @@ from modelmill.tasks.align.supervised import batch_rows
 from modelmill.tasks.curate.decontaminate import BY_WORDS
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import atomic_path, write_json
-from modelmill.tasks.lm.artifact import check_stage_layout
 from modelmill.tasks.lm.model import read_shape
-from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.layout import Layout, check_layout
 from modelmill.tasks.stage import StageContext, StageResult
 
 
@@ -50,12 +49,19 @@ def check_steps(config: Config, layout: Layout, model: Path) -> None:
     """Refuse, before anything is sampled or trained, a layout on which some step could not run.
 
     Raises:
-        RecipeError: it cannot hold the model in the folder, or its processes cannot share the rows of a step.
+        RecipeError: it has a pipeline, cannot hold the model in the folder, or its processes cannot share the rows of
+            a step.
     """
-    check_stage_layout(layout, model, "align")
+    if layout.pipeline > 1:
+        raise RecipeError(
+            f"the compute file's layout has pipeline: {layout.pipeline}; align cuts models along every dimension but "
+            "this one: run it with a compute file whose layout has the processes in data_shard, tensor or context"
+        )
+    shape = read_shape(model)
+    check_layout(layout, shape)
     steps = {"supervised": config.supervised, "rejection": config.rejection}
     wanted = [(f"{name}.sequence_length", step.sequence_length, layout.context) for name, step in steps.items()]
-    if read_shape(model).experts:
+    if shape.experts:
         # A row that two processes have would count twice in the loads of the experts.
         sizes = {f"{name}.batch_tokens / sequence_length": batch_rows(step) for name, step in steps.items()}
         sizes |= {f"{step}.batch_pairs": getattr(config, step).batch_pairs for step in ("reward", "preference")}

@@ -12,7 +12,6 @@ from modelmill.tasks.anneal.instructions import instruction_rows
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import (
-    check_stage_layout,
     read_training,
     spike_sentences,
     training_facts,
@@ -34,7 +33,7 @@ from modelmill.tasks.lm.mixture import MixtureRows
 from modelmill.tasks.lm.model import load_model, read_shape
 from modelmill.tasks.lm.needle import NeedleRows
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.parallel.layout import Layout, check_batches
+from modelmill.tasks.lm.parallel.layout import Layout, check_batches, check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.plan import Plan
 from modelmill.tasks.lm.precision import forward_precision, gathered_type
@@ -47,7 +46,7 @@ from modelmill.tasks.stage import StageContext, StageResult
 def run(context: StageContext) -> StageResult:
     """Anneal on the processes of the compute's layout, report last against average."""
     checkpoint = context.latest("checkpoint").path
-    check_stage_layout(context.pool.layout, checkpoint / "model", "anneal")
+    check_layout(context.pool.layout, read_shape(checkpoint / "model"))
     figures = context.pool.run(
         anneal,
         {

@@ -16,7 +16,6 @@ from modelmill.tasks.extend.steps import check_lengths, set_rotary, step_plan, s
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.artifact import (
-    check_stage_layout,
     read_training,
     spike_sentences,
     training_facts,
@@ -30,7 +29,7 @@ from modelmill.tasks.lm.evaluate import ValidationSet, score_domains, summary, v
 from modelmill.tasks.lm.model import load_model, read_shape
 from modelmill.tasks.lm.needle import Haystack
 from modelmill.tasks.lm.optim import build_optimizer
-from modelmill.tasks.lm.parallel.layout import Layout, check_batches
+from modelmill.tasks.lm.parallel.layout import Layout, check_batches, check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
 from modelmill.tasks.lm.precision import forward_precision, gathered_type
 from modelmill.tasks.lm.report import TrainReport
@@ -41,7 +40,7 @@ from modelmill.tasks.stage import StageContext, StageResult
 def run(context: StageContext) -> StageResult:
     """Grow the context on the processes of the compute's layout, report the gates."""
     checkpoint = context.latest("checkpoint").path
-    check_stage_layout(context.pool.layout, checkpoint / "model", "extend")
+    check_layout(context.pool.layout, read_shape(checkpoint / "model"))
     figures = context.pool.run(
         grow,
         {

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from modelmill.tasks.errors import ContractError, RecipeError
+from modelmill.tasks.errors import ContractError
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.lm.checkpoints import export, save_moments, write_curve
 from modelmill.tasks.lm.data import TokenFolder
 from modelmill.tasks.lm.evaluate import ValidationSet
 from modelmill.tasks.lm.model import read_shape
 from modelmill.tasks.lm.moe import count_expert_layers, expert_loads
-from modelmill.tasks.lm.parallel.layout import Layout, check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.precision import forward_precision
 from modelmill.tasks.lm.report import TrainReport
@@ -60,20 +59,6 @@ def read_training(checkpoint: Path, tokens: TokenFolder) -> dict[str, Any]:
             f"{tokens.vocab_size}; expected both from the same tokenizer. Rebuild from pretrain on (`mill run --from`)"
         )
     return read_json(checkpoint / "training.json")
-
-
-def check_stage_layout(layout: Layout, model: Path, stage: str) -> None:
-    """Refuse, before a stage runs, a layout on which it cannot continue the model in a folder.
-
-    Raises:
-        RecipeError: the layout has a pipeline, or cannot hold the model.
-    """
-    if layout.pipeline > 1:
-        raise RecipeError(
-            f"the compute file's layout has pipeline: {layout.pipeline}; {stage} cuts models along every dimension but "
-            f"this one: run it with a compute file whose layout has the processes in data_shard, tensor or context"
-        )
-    check_layout(layout, read_shape(model))
 
 
 def training_facts(

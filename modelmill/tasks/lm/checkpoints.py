@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,9 @@ def snapshots(folder: Path) -> list[Path]:
     return sorted(folder.glob("weights-*.safetensors"))
 
 
-def average_weights(files: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Mean of the weights in several files by name, summed in float64, one tensor at a time: memory grows neither with
-    the files nor with the model.
+def average_weights(files: Sequence[Path], names: Collection[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Mean of the weights in several files, all or those of `names`, summed in float64, one tensor at a time: memory
+    grows neither with the files nor with the model.
 
     Raises:
         InputError: no files.
@@ -82,7 +82,7 @@ def average_weights(files: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]
     if not files:
         raise InputError("no checkpoint to average; expected at least one weight snapshot")
     first, *others = (TensorFiles([file]) for file in files)
-    for name in first:
+    for name in first if names is None else names:
         tensor = first[name]
         total = tensor.double()
         for other in others:
@@ -94,7 +94,7 @@ def average_weights(files: Sequence[Path]) -> Iterator[tuple[str, torch.Tensor]]
 def set_average(model: nn.Module, files: Sequence[Path]) -> None:
     """Give a model, or this process's shards of it, the mean of the weights in several files."""
     targets = weights(model)
-    for name, mean in average_weights(files):
+    for name, mean in average_weights(files, targets):
         set_whole(targets[name], mean)
 
 

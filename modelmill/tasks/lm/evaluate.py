@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modelmill.tasks.lm.data import Batch, TokenFolder, stack
-from modelmill.tasks.lm.losses import IGNORE, cross_entropy_sum
+from modelmill.tasks.lm.losses import IGNORE, Measure, cross_entropy_sum, summed_loss
 from modelmill.tasks.lm.model import hidden_states, output_head
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.rows import DomainRows
@@ -97,43 +97,43 @@ def validation_set(
 
 
 @torch.no_grad()
+def measured(model: PreTrainedModel, batches: Iterable[Batch], measure: Measure) -> list[Tensor]:
+    """What `measure` makes of each batch, in main memory. Every process of the model's layout calls it with the same
+    batches and gets the same."""
+    if pipeline := pipeline_of(model):
+        return pipeline.measured(batches, measure)
+    device = str(next(model.parameters()).device)
+    head, found = output_head(model), []
+    for batch in batches:
+        batch = batch.to(device)
+        hidden = hidden_states(model, batch.input_ids, batch.position_ids)
+        found.append(measure(hidden, head, batch.labels).cpu())
+    return found
+
+
 def score_domains(model: PreTrainedModel, held_out: ValidationSet) -> dict[str, DomainScore]:
     """Negative log-likelihood, tokens and bytes of each domain."""
     scores = {}
-    pipeline = pipeline_of(model)
     for domain, batch in held_out.batches.items():
         pieces = list(batch.split(held_out.rows_per_forward))
-        nll = sum(pipeline.losses(pieces) if pipeline else _losses(model, pieces))
+        nll = sum(map(float, measured(model, pieces, summed_loss)))
         kept = batch.labels[batch.labels != IGNORE]
         scores[domain] = DomainScore(nll, len(kept), int(held_out.token_bytes[kept].sum()))
     return scores
 
 
-def _losses(model: PreTrainedModel, batches: Iterable[Batch]) -> Iterator[float]:
-    """Summed -log p(label) of each batch."""
-    device = str(next(model.parameters()).device)
-    head = output_head(model)
-    for batch in batches:
-        batch = batch.to(device)
-        hidden = hidden_states(model, batch.input_ids, batch.position_ids)
-        yield float(cross_entropy_sum(hidden.flatten(0, 1), head, batch.labels.flatten()))
-
-
-@torch.no_grad()
 def score_windows(model: PreTrainedModel, held_out: ValidationSet) -> WindowScores:
     """The windows of every domain one by one, for the error of a mean."""
-    device = str(next(model.parameters()).device)
-    head = output_head(model)
-    bits, sizes = [], []
-    for batch in held_out.batches.values():
-        for piece in batch.split(held_out.rows_per_forward):
-            piece = piece.to(device)
-            hidden = hidden_states(model, piece.input_ids, piece.position_ids)
-            for row, labels in zip(hidden, piece.labels, strict=True):
-                bits.append(float(cross_entropy_sum(row, head, labels)) / math.log(2))
-                sizes.append(int(held_out.token_bytes[labels[labels != IGNORE].cpu()].sum()))
-    kept = np.array(sizes) > 0
-    return WindowScores(np.array(bits)[kept], np.array(sizes)[kept])
+    pieces = [piece for batch in held_out.batches.values() for piece in batch.split(held_out.rows_per_forward)]
+    nll = torch.cat(measured(model, pieces, _losses_of_rows)).double().numpy()
+    labels = [row for piece in pieces for row in piece.labels]
+    sizes = np.array([int(held_out.token_bytes[row[row != IGNORE]].sum()) for row in labels])
+    kept = sizes > 0
+    return WindowScores(nll[kept] / math.log(2), sizes[kept])
+
+
+def _losses_of_rows(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([cross_entropy_sum(row, head, own) for row, own in zip(hidden, labels, strict=True)])
 
 
 def summary(scores: Mapping[str, DomainScore]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 Shapes: R rows, T tokens of a row, N = R·T positions, D width, V vocabulary, P pairs. Log-probabilities in nats.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,13 +12,32 @@ from torch import Tensor
 IGNORE = -100
 """Label of a position that has no loss."""
 
+Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Hidden states [R, T, D], head [V, D] and labels [R, T] of a batch → what is wanted of them."""
+
 
 def cross_entropy_sum(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int = 512) -> Tensor:
     """Sum of -log p(label) over the positions with a label: hidden [N, D], head [V, D], labels [N].
 
     The N x V logits exist only `chunk` rows at a time, forward and backward.
     """
+    if not torch.is_grad_enabled():
+        return _loss_sum(hidden, head, labels, chunk)
     return _ChunkedCrossEntropy.apply(hidden, head, labels, chunk)  # pyright: ignore[reportReturnType]
+
+
+def summed_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    """Sum of -log p(label) of a batch: a `Measure`."""
+    return cross_entropy_sum(hidden.flatten(0, 1), head, labels.flatten())
+
+
+def _loss_sum(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int) -> Tensor:
+    kept = (labels != IGNORE).nonzero().squeeze(1)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for rows in kept.split(chunk):
+        logprobs = torch.log_softmax((hidden[rows] @ head.T).float(), dim=1)
+        total -= logprobs.gather(1, labels[rows, None]).sum()
+    return total
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

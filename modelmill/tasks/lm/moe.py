@@ -13,9 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
-from modelmill.tasks.lm.data import Batch
-from modelmill.tasks.lm.evaluate import ValidationSet
-from modelmill.tasks.lm.model import hidden_states
+from modelmill.tasks.lm.evaluate import ValidationSet, measured
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.settings import ExpertBalance
@@ -164,11 +162,9 @@ def expert_loads(model: Any, held_out: ValidationSet, ranks: Ranks) -> dict[str,
     for domain, load in loads.items():
         handles = [router.register_forward_hook(_counter(load[layer])) for layer, router in watched.items()]
         pieces = list(held_out.batches[domain].split(held_out.rows_per_forward))
+        measured(model, pieces, _nothing)
         if pipeline:
-            pipeline.losses(pieces)
             dist.all_reduce(load, group=pipeline.group)
-        else:
-            _run_layers(model, pieces)
         for handle in handles:
             handle.remove()
         if ranks.context_mesh is not None:
@@ -194,11 +190,8 @@ def _num_experts(model: Any) -> int:
     return getattr(model.config, "n_routed_experts", 0)
 
 
-def _run_layers(model: Any, batches: Sequence[Batch]) -> None:
-    device = str(next(model.parameters()).device)
-    for batch in batches:
-        batch = batch.to(device)
-        hidden_states(model, batch.input_ids, batch.position_ids)
+def _nothing(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    return hidden.new_zeros(())
 
 
 def _counter(load: Tensor) -> Callable[..., None]:

@@ -12,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import ContractError
-from modelmill.tasks.lm.data import TokenFolder
+from modelmill.tasks.lm.data import Batch, TokenFolder
+from modelmill.tasks.lm.evaluate import measured
 from modelmill.tasks.lm.losses import IGNORE
-from modelmill.tasks.lm.model import hidden_states, output_head
 from modelmill.tasks.lm.rows import Row, random_generator
 from modelmill.tasks.lm.settings import NeedleConfig
 
@@ -174,23 +175,22 @@ def needle_scores(
     return scores
 
 
-@torch.no_grad()
 def right_shares(model: PreTrainedModel, prompts: Sequence[Prompt], tokens_per_forward: int = 8192) -> list[float]:
     """Share of right items of each prompt; prompts and answers together are equally long.
 
     An item is right when each of its tokens is the most likely one after the prompt and the right items before it.
     """
     model.eval()
-    device = next(model.parameters()).device
     lines = [[*prompt.tokens, *chain.from_iterable(prompt.items)] for prompt in prompts]
     tail = max(sum(map(len, prompt.items)) for prompt in prompts)
-    found: list[list[bool]] = []
-    for tokens in torch.tensor(lines).split(max(tokens_per_forward // len(lines[0]), 1)):
-        tokens = tokens.to(device)
-        positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
-        hidden = hidden_states(model, tokens, positions)[:, -tail - 1 : -1]
-        found += ((hidden @ output_head(model).T).argmax(-1) == tokens[:, -tail:]).tolist()
-    return [_right_share(row, prompt.items) for row, prompt in zip(found, prompts, strict=True)]
+    tokens = torch.tensor(lines)
+    batch = Batch(tokens, tokens, torch.arange(tokens.shape[1]).expand_as(tokens))
+
+    def is_likeliest(hidden: Tensor, head: Tensor, tokens: Tensor) -> Tensor:
+        return (hidden[:, -tail - 1 : -1] @ head.T).argmax(-1) == tokens[:, -tail:]
+
+    found = torch.cat(measured(model, batch.split(max(tokens_per_forward // len(lines[0]), 1)), is_likeliest))
+    return [_right_share(row, prompt.items) for row, prompt in zip(found.tolist(), prompts, strict=True)]
 
 
 def _right_share(found: list[bool], items: list[list[int]]) -> float:

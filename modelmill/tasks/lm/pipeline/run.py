@@ -1,6 +1,6 @@
 """The stages of this process and a batch → the gradients and the loss of the batch, through a torch schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
 from modelmill.tasks.lm.data import Batch
+from modelmill.tasks.lm.losses import Measure
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pipeline.split import StagePart, stage_parts
 from modelmill.tasks.lm.pipeline.stage import Stage, boundary
@@ -67,22 +68,24 @@ class Pipeline:
         return total
 
     @torch.no_grad()
-    def losses(self, batches: Sequence[Batch]) -> list[float]:
-        """Summed -log p(label) of each batch, without gradients, on every process of the group."""
-        found = torch.zeros(len(batches), device=self.device)
-        for number, batch in enumerate(batches):
+    def measured(self, batches: Iterable[Batch], measure: Measure) -> list[Tensor]:
+        """What `measure` makes of each batch, in main memory, without gradients, on every process of the group."""
+        found: list[Tensor] = []
+        for batch in batches:
             batch = batch.to(str(self.device))
             for stage in self.stages:
-                output = stage(self._input(stage, batch), batch.position_ids, batch.labels)
+                output = stage(self._input(stage, batch), batch.position_ids, batch.labels, measure)
                 if stage.part.has_head:
-                    found[number] = output
+                    found.append(output.cpu())
                 else:
                     dist.send(output.contiguous(), group=self.group, group_dst=self._holder(stage.part.index + 1))
         for module in nn.ModuleList(self.stages).modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
-        dist.all_reduce(found, group=self.group)
-        return found.tolist()
+        shared = [found]
+        last = self.layout.pipeline - 1  # whatever the number of chunks, it has the head
+        dist.broadcast_object_list(shared, group=self.group, group_src=last, device=torch.device("cpu"))
+        return shared[0]
 
     def _input(self, stage: Stage, batch: Batch) -> Tensor:
         if stage.part.has_embedding:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from modelmill.tasks.lm.attention import attends_by_document, document_lengths
-from modelmill.tasks.lm.losses import cross_entropy_sum
+from modelmill.tasks.lm.losses import Measure, summed_loss
 from modelmill.tasks.lm.pipeline.split import StagePart
 
 
@@ -16,8 +16,9 @@ class Stage(nn.Module):
     """Part of a Llama or Dots1 whose parameters are called as in the whole model.
 
     forward: token ids [rows, length] on the first stage, hidden states [rows, length, width] on the others → hidden
-    states, on the last stage the summed -log p(label). It runs transformers' own forward over the layers that are left,
-    so the document mask comes from `position_ids` on every stage. Takes the model's modules, not copies.
+    states, on the last stage what `measure` makes of them (the summed -log p(label)). It runs transformers' own forward
+    over the layers that are left, so the document mask comes from `position_ids` on every stage. Takes the model's
+    modules, not copies.
     `compute_dtype` bfloat16: under autocast, which a schedule's backward passes must lie outside of; hidden states are
     in it between stages and in float32 within them, as the residual stream is on one process.
     """
@@ -34,8 +35,8 @@ class Stage(nn.Module):
             self.model.norm = nn.Identity()
         self.lm_head = model.lm_head if part.has_head else None
 
-    def forward(self, inputs: Tensor, position_ids: Tensor, labels: Tensor) -> Tensor:
-        """[rows, length] or [rows, length, width] → [rows, length, width], or the summed loss []."""
+    def forward(self, inputs: Tensor, position_ids: Tensor, labels: Tensor, measure: Measure = summed_loss) -> Tensor:
+        """[rows, length] or [rows, length, width] → [rows, length, width], or the measure (the summed loss [])."""
         own = {"input_ids": inputs} if self.part.has_embedding else {"inputs_embeds": inputs.float()}
         arguments: dict[str, Any] = own | {"position_ids": position_ids, "use_cache": False}
         if attends_by_document(self.model):
@@ -46,7 +47,7 @@ class Stage(nn.Module):
             if self.lm_head is None:
                 return hidden.to(self.compute_dtype)
             head: Any = self.lm_head
-            return cross_entropy_sum(hidden.flatten(0, 1), head.whole(), labels.flatten())
+            return measure(hidden, head.whole(), labels)
 
 
 def keep_parts(model: Any, parts: Sequence[StagePart]) -> None:

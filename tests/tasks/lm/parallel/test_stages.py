@@ -26,9 +26,9 @@ from modelmill.tasks.extend.config import Config as ExtendConfig
 from modelmill.tasks.extend.stage import grow
 from modelmill.tasks.files import read_json
 from modelmill.tasks.journal import Journal, read_events
-from modelmill.tasks.lm.artifact import check_stage_layout
 from modelmill.tasks.lm.data import open_tokens
 from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.pipeline.config import PipelineConfig
 from modelmill.tasks.pretrain.config import Config as PretrainConfig
 from modelmill.tasks.pretrain.resolve import resolve
 from modelmill.tasks.pretrain.stage import train_base
@@ -63,6 +63,7 @@ EXTEND = ExtendConfig.model_validate(
     }
 )
 PRETRAIN = PretrainConfig.model_validate({"optimizer": ADAM, "train": {"log_every_steps": 1}})
+INTERLEAVED = PipelineConfig(schedule="interleaved-1f1b", num_chunks=2)
 ANNEAL = AnnealConfig.model_validate(
     {
         "total_tokens": 1536,
@@ -143,6 +144,8 @@ RUNS: dict[str, tuple[Stage, str]] = {
     "extend-dense": (extended, "dense"),
     "extend-moe": (extended, "moe"),
     "anneal-moe": (annealed, "moe"),
+    "extend-untied": (extended, "untied"),
+    "anneal-untied": (annealed, "untied"),
     "align": (aligned, "chat"),
 }
 CASES: list[tuple[str, Layout]] = [
@@ -151,6 +154,8 @@ CASES: list[tuple[str, Layout]] = [
     ("extend-moe", Layout(context=2)),
     ("anneal-moe", Layout(data_shard=2, expert=2)),
     ("anneal-moe", Layout(tensor=2)),
+    ("extend-untied", Layout(pipeline=2)),
+    ("anneal-untied", Layout(pipeline=2, stages=INTERLEAVED)),
     ("align", Layout(data_shard=2)),
     ("align", Layout(context=2)),
     ("align", Layout(tensor=2)),
@@ -180,6 +185,7 @@ def folder(tokens_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "fit": (write_fit(folder / "fit").path, tokens_folder),
         "dense": (pretrained(tokens_folder, folder / "dense").path, tokens_folder),
         "moe": (pretrained(tokens_folder, folder / "moe", **shape).path, tokens_folder),
+        "untied": (pretrained(tokens_folder, folder / "untied", **shape, tie_embeddings=False).path, tokens_folder),
         "chat": chat_inputs(folder / "chat"),
     }
     threads = torch.get_num_threads()
@@ -208,7 +214,7 @@ def chat_inputs(folder: Path) -> tuple[Path, Path]:
     return base, folder
 
 
-@pytest.mark.parametrize(("run", "layout"), CASES[:5], ids=place_of)
+@pytest.mark.parametrize(("run", "layout"), CASES[:7], ids=place_of)
 def test_a_stage_on_two_processes_is_one_process_s(folder: Path, run: str, layout: Layout) -> None:
     alone, two = folder / "alone" / run, folder / "two" / place(run, layout)
     assert files(two / "output") == files(alone / "output")
@@ -222,7 +228,7 @@ def test_a_stage_on_two_processes_is_one_process_s(folder: Path, run: str, layou
     assert len(notes_and_figures(two)) == len(notes_and_figures(alone)), "only the first process writes the journal"
 
 
-@pytest.mark.parametrize(("run", "layout"), CASES[5:], ids=place_of)
+@pytest.mark.parametrize(("run", "layout"), CASES[7:], ids=place_of)
 def test_the_steps_of_align_on_two_processes_are_one_process_s(folder: Path, run: str, layout: Layout) -> None:
     alone, two = folder / "alone" / run, folder / "two" / place(run, layout)
     assert values(two / "records.json") == near(values(alone / "records.json"))
@@ -233,13 +239,13 @@ def test_the_steps_of_align_on_two_processes_are_one_process_s(folder: Path, run
 
 def test_layouts_that_a_stage_cannot_use_are_refused_before_it_runs(folder: Path) -> None:
     dense, moe = folder / "dense" / "output" / "model", folder / "moe" / "output" / "model"
-    with pytest.raises(RecipeError, match="layout has pipeline: 2; anneal cuts models along every dimension but"):
-        check_stage_layout(Layout(pipeline=2), dense, "anneal")
-    with pytest.raises(RecipeError, match="num_kv_heads 1; expected a divisor"):
-        check_stage_layout(Layout(tensor=2), dense, "extend")
     values = {"difficulty": 1, "instructions": 1, "sampling": {"prompts": 1}, "preference": {"batch_pairs": 3}}
     config = AlignConfig.model_validate(values | {"rejection": {"sequence_length": 127}})
     check_steps(config, Layout(data_shard=2), dense)
+    with pytest.raises(RecipeError, match="layout has pipeline: 2; align cuts models along every dimension but"):
+        check_steps(config, Layout(pipeline=2), dense)
+    with pytest.raises(RecipeError, match="num_kv_heads 1; expected a divisor"):
+        check_steps(config, Layout(tensor=2), dense)
     with pytest.raises(RecipeError, match=r"preference\.batch_pairs is 3, and the layout has 2 processes"):
         check_steps(config, Layout(data_shard=2), moe)
     with pytest.raises(RecipeError, match=r"rejection\.sequence_length is 127, and the layout has 2 processes"):
