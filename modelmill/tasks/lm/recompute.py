@@ -1,25 +1,50 @@
-"""The layers of a model → the same layers, which keep their inputs only and compute the rest again when it is needed.
+"""The layers of a model → the same layers, which keep less for the backward pass and compute the rest again.
 
 torch's checkpoint goes around a layer's forward and leaves its hooks outside, so that FSDP's run once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from torch.utils.checkpoint import checkpoint
+import torch
+from torch.utils.checkpoint import (
+    SAC_IGNORED_OPS,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
+
+from modelmill.tasks.lm.settings import ActivationCheckpointing
+
+_aten: Any = torch.ops.aten
+PRODUCTS = [
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten._scaled_mm.default,
+    _aten._grouped_mm.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+]
+"""What selective checkpointing keeps: matrix products and attention, nearly all of a layer's work."""
+# FSDP marks what it does for the profiler; within the backward pass that is more.
+_marks: Any = torch.ops.profiler
+SAC_IGNORED_OPS.update([_marks._record_function_enter_new.default, _marks._record_function_exit._RecordFunction])
 
 
 @contextmanager
-def open_recomputation(models: Sequence[Any], wanted: bool) -> Iterator[None]:
-    """Within it, the backward pass of each layer of these models repeats its forward pass first, if `wanted`.
+def open_recomputation(models: Sequence[Any], kind: ActivationCheckpointing) -> Iterator[None]:
+    """Within it, the backward pass of each layer of these models repeats its forward pass first, or the cheap part.
 
     The bits stay the same: nothing in a layer is random.
     """
-    layers = [layer for model in models for layer in model.model.layers] if wanted else []
+    layers = [layer for model in models for layer in model.model.layers] if kind != "none" else []
     forwards = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
-        layer.forward = _recomputed(layer.forward)
+        layer.forward = _recomputed(layer.forward, kind)
     try:
         yield
     finally:
@@ -29,8 +54,12 @@ def open_recomputation(models: Sequence[Any], wanted: bool) -> Iterator[None]:
                 layer.forward = forward
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _recomputed(forward: Callable[..., Any], kind: ActivationCheckpointing) -> Callable[..., Any]:
+    contexts = partial(create_selective_checkpoint_contexts, PRODUCTS) if kind == "selective" else noop_context_fn
+
     def run(*arguments: Any, **named: Any) -> Any:
-        return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **named)
+        return checkpoint(
+            forward, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts, **named
+        )
 
     return run

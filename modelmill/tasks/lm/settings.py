@@ -99,6 +99,9 @@ class InitialisationConfig(StageConfig):
         return self
 
 
+ActivationCheckpointing = Literal["none", "selective", "full"]
+
+
 class TrainSettings(StageConfig):
     """What does not belong to the plan: numerics, logging, saving."""
 
@@ -106,9 +109,9 @@ class TrainSettings(StageConfig):
     "Rows per forward pass (gradient accumulation); none: the whole batch. Pipelines take the layout's."
     precision: Literal["fp32", "bf16"] = "fp32"
     "bf16: autocast over fp32 weights (GPUs)."
-    activation_checkpointing: bool = Field(default=False, json_schema_extra={"placement": True})
-    "Keep only each layer's input for the backward pass, which computes the layer again: a third more work, far less "
-    "memory, the same bits."
+    activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
+    "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "
+    "work and far less memory; selective: all but matrix products and attention, hardly more work."
     log_every_steps: int = Field(default=10, gt=0)
     "Steps averaged into one line of the curve."
     validate_every_tokens: int | None = None

@@ -22,7 +22,7 @@ from modelmill.tasks.lm.parallel.ranks import Ranks, join_layout
 from modelmill.tasks.lm.parallel.states import state_folders
 from modelmill.tasks.lm.pipeline.config import PipelineConfig
 from modelmill.tasks.lm.plan import Plan, Schedule
-from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
+from modelmill.tasks.lm.settings import ActivationCheckpointing, OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts, ModelShape
 from tests.tasks.lm.gloo_processes import on_processes
 
@@ -51,6 +51,7 @@ ROWS = {"dense": 6, "untied": 6, "moe": 8, "moe of four heads": 8}
 ADAM = OptimizerConfig(eps=1e-4)
 SETTINGS = TrainSettings(log_every_steps=1, micro_batch_rows=2, checkpoint_every_steps=1)
 CLIP = 0.5
+CHECKPOINTING: tuple[ActivationCheckpointing, ...] = ("none", "full", "selective")
 GPIPE = PipelineConfig(schedule="gpipe", micro_batch_rows=4, balance="light_ends")
 CHUNKS = PipelineConfig(schedule="interleaved-1f1b", num_chunks=2)
 LAYOUTS = {
@@ -91,7 +92,7 @@ def run(
     workspace: Path,
     ranks: Ranks,
     output: Path | None = None,
-    recomputed: bool = False,
+    checkpointing: ActivationCheckpointing = "none",
 ) -> list[tuple[float, ...]]:
     """Loss, gradient norm and MaxVio of each step, from the newest state in the workspace on, and held-out losses
     before and after; may write the trained model."""
@@ -106,7 +107,7 @@ def run(
         optimizer,
         plan,
         batches,
-        SETTINGS.model_copy(update={"activation_checkpointing": recomputed}),
+        SETTINGS.model_copy(update={"activation_checkpointing": checkpointing}),
         clip_norm=CLIP,
         workspace=workspace,
         validate=validation_metrics(held_out),
@@ -140,7 +141,7 @@ def forget_last_step(workspace: Path) -> None:
 
 
 def run_layouts(tokens_folder: Path, folder: Path) -> dict[tuple[str, int], Any]:
-    """For each layout: a whole run (every second one with activation checkpointing), its last step again (first layouts
+    """For each layout: a whole run (two of three with activation checkpointing), its last step again (first layouts
     only), and the last step from the state of the layout before."""
     curves = {}
     for kind, layouts in LAYOUTS.items():
@@ -148,7 +149,7 @@ def run_layouts(tokens_folder: Path, folder: Path) -> dict[tuple[str, int], Any]
         for number, layout in enumerate(layouts):
             ranks = join_layout(layout)
             own = folder / kind / str(number)
-            whole = run(shape, tokens_folder, own, ranks, recomputed=number % 2 == 1)
+            whole = run(shape, tokens_folder, own, ranks, checkpointing=CHECKPOINTING[number % 3])
             forget_last_step(own / "states")
             again = whole
             if number == 0:

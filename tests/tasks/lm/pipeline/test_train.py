@@ -85,7 +85,7 @@ def in_bf16(tokens_folder: Path, ranks: Ranks) -> list[float]:
     shape = SHAPE.model_copy(update={"tie_embeddings": False})
     model = build_model(shape, seed=1, ranks=ranks, compute_dtype=torch.bfloat16)
     batches = RowBatches(document_mixture(open_tokens(tokens_folder), seed=1))
-    settings = TrainSettings(log_every_steps=1, precision="bf16", activation_checkpointing=True)
+    settings = TrainSettings(log_every_steps=1, precision="bf16", activation_checkpointing="selective")
     optimizer = build_optimizer(model, OptimizerConfig(**ADAM))
     report = train(model, optimizer, PLAN, batches, settings, end_tokens=512, ranks=ranks)
     return [line["loss"] for line in report.curve]
