@@ -1,7 +1,8 @@
 """A folder of texts → how far the scaling stage's forecast lies from a run of 8 times its largest proxy's compute.
 
-The stages are run one after another, on one thread: tokenize, scaling, pretrain. Nothing is typed in between.
-`python -m modelmill.flows.benches.forecast TEXTS HOME` does it; HOME keeps the artifacts, and a second call goes on.
+The stages are run one after another: tokenize, scaling, pretrain. Nothing is typed in between. The run has one thread,
+as each proxy has. `python -m modelmill.flows.benches.forecast TEXTS HOME [--workers 2]` does it; HOME keeps the
+artifacts, and a second call goes on. Wall times count: run it on a quiet machine.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from modelmill.flows.benches.forecast_corpus import write_corpus
-from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
+from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.tasks.errors import MillError
 from modelmill.tasks.files import read_json, write_json
 from modelmill.tasks.journal import Journal
@@ -55,14 +56,18 @@ def measure(
     tokenize: TokenizeConfig = TOKENIZE,
     scaling: ScalingConfig = SCALING,
     pretrain: PretrainConfig = PRETRAIN,
+    workers: int = 1,
 ) -> dict[str, Any]:
-    """Forecast and outcome in nats per token, what both cost in FLOPs and CPU-seconds; a figure in `home`."""
+    """Forecast and outcome in nats per token, what both cost in FLOPs and seconds; a figure in `home`.
+
+    workers: proxies at a time, each on a core.
+    """
     if not (home / "corpus" / "mixture.json").exists():
         write_corpus(source, home / "corpus")
     seconds = {
-        "tokenize": _stage("tokenize", tokenize, {"corpus": "corpus"}, home),
-        "scaling": _stage("scaling", scaling, {"tokens": "tokenize"}, home),
-        "pretrain": _stage("pretrain", pretrain, {"tokens": "tokenize", "fit": "scaling"}, home),
+        "tokenize": _stage("tokenize", tokenize, {"corpus": "corpus"}, home, workers),
+        "scaling": _stage("scaling", scaling, {"tokens": "tokenize"}, home, workers),
+        "pretrain": _stage("pretrain", pretrain, {"tokens": "tokenize", "fit": "scaling"}, home, workers),
     }
     fit, runs = (read_json(home / "scaling" / "output" / name) for name in ("fit.json", "runs.json"))
     training = read_json(home / "pretrain" / "output" / "training.json")
@@ -75,7 +80,8 @@ def measure(
         "compute_of_largest_proxy": fit["choice"]["flops"] / max(run["flops"] for run in runs),
         "sweep_flops": sum(fit["flops_by_experiment"].values()),
         "law_noise": fit["law"]["relative_noise"],
-        "cpu_seconds": seconds,
+        "workers": workers,
+        "seconds": seconds,
     }
 
 
@@ -95,27 +101,31 @@ def _draw(path: Path, runs: list[dict[str, Any]], training: dict[str, Any], flop
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _stage(name: str, config: StageConfig, inputs: dict[str, str], home: Path) -> float:
-    """Run a stage unless its output is there; CPU-seconds that it took."""
+def _stage(name: str, config: StageConfig, inputs: dict[str, str], home: Path, workers: int) -> float:
+    """Run a stage unless its output is there; seconds that it took."""
     folder, record = home / name, home / name / "seconds.json"
     if record.exists():
         return read_json(record)
     journal = Journal(folder / "journal.jsonl")
-    pool = RecordedPool(ProcessExecutor(), ComputeConfig(backend="process"), folder, journal)
+    backend = "process" if workers == 1 else "ray"
+    compute = Compute(ComputeConfig(backend=backend, workers=workers, device="cpu"), folder)
     paths = {type: home / stage / ("" if type == "corpus" else "output") for type, stage in inputs.items()}
     context = StageContext(
         config=config,
         inputs={type: [Artifact(type, path, "", inputs[type], {})] for type, path in paths.items()},
         workspace=folder,
         output=folder / "output",
-        pool=pool,
+        pool=compute.pool(folder, journal),
         journal=journal,
         sampler=_no_sampler,
     )
     entry: Any = importlib.import_module(f"modelmill.tasks.{name}.stage")
-    before = time.process_time()
-    entry.run(context)
-    write_json(record, time.process_time() - before)
+    before = time.monotonic()
+    try:
+        entry.run(context)
+    finally:
+        compute.stop()
+    write_json(record, time.monotonic() - before)
     return read_json(record)
 
 
@@ -128,8 +138,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("texts", type=Path, help="a folder of <domain>_<name>.jsonl[.gz] files with `text`")
     parser.add_argument("home", type=Path, help="a folder for the artifacts")
+    parser.add_argument("--workers", type=int, default=1, help="proxies that are trained at a time")
     arguments = parser.parse_args()
-    figures = measure(arguments.texts, arguments.home)
+    figures = measure(arguments.texts, arguments.home, workers=arguments.workers)
     write_json(arguments.home / "forecast.json", figures)
     Console().print_json(json.dumps(figures))
 

@@ -35,6 +35,6 @@ def test_forecast_and_outcome_come_from_one_line(tmp_path: Path) -> None:
     found = measure(tmp_path, tmp_path / "home", TokenizeConfig(vocab_size=512), SCALING, PRETRAIN)
     assert found["error"] == pytest.approx(found["measured"] / found["forecast"] - 1)
     assert found["compute_of_largest_proxy"] > 8
-    assert set(found["cpu_seconds"]) == {"tokenize", "scaling", "pretrain"}
+    assert set(found["seconds"]) == {"tokenize", "scaling", "pretrain"}
     assert (tmp_path / "home" / "forecast.svg").stat().st_size > 1000
     assert measure(tmp_path, tmp_path / "home", TokenizeConfig(vocab_size=512), SCALING, PRETRAIN) == found
