@@ -17,7 +17,7 @@ from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import export, set_weights, weights
 from modelmill.tasks.lm.engine import Objective, train
 from modelmill.tasks.lm.losses import IGNORE, chosen_nll, dpo_loss, token_logprobs
-from modelmill.tasks.lm.model import load_model, output_head
+from modelmill.tasks.lm.model import load_model, whole_head
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, open_ranks
@@ -102,7 +102,7 @@ def reply_logprobs(model: PreTrainedModel, batch: PairBatch, ranks: Ranks) -> Te
     hidden = conversation_states(model, batch.conversations, ranks)
     labels = batch.labels.view(hidden.shape[:2])
     kept = labels != IGNORE
-    logits = hidden[kept] @ output_head(model).T
+    logits = hidden[kept] @ whole_head(model).T
     found = token_logprobs(logits[None], labels[kept][None])[0]
     return torch.zeros_like(hidden[..., 0], dtype=found.dtype).masked_scatter(kept, found).reshape(batch.labels.shape)
 

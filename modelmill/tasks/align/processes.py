@@ -14,9 +14,9 @@ from modelmill.tasks.lm.parallel.ranks import Ranks
 
 def conversation_states(model: PreTrainedModel, input_ids: Tensor, ranks: Ranks) -> Tensor:
     """Last hidden states of rows with one conversation each: [R, T] → [R, T, width]. Processes that share rows
-    (context) need a length that they can divide."""
+    need a length that they can divide."""
     rows, length = input_ids.shape
-    padded = F.pad(input_ids, (0, -length % ranks.layout.context))
+    padded = F.pad(input_ids, (0, -length % ranks.layout.sharing_size))
     positions = torch.arange(padded.shape[1], device=input_ids.device).expand(rows, -1)
     return hidden_states(model, padded, positions)[:, :length]
 
@@ -26,12 +26,7 @@ def sum_over_labels(values: Tensor, ranks: Ranks) -> Tensor:
 
     The gradient of what all of them compute from the sum goes back to each one's values.
     """
-    groups = []
-    if ranks.context_mesh is not None:
-        groups.append(ranks.context_mesh.get_group())
-    if ranks.mesh is not None and ranks.layout.tensor > 1:
-        groups.append(ranks.mesh["tensor"].get_group())
-    for group in groups:
+    for group in ranks.sharing_groups:
         values = sum_gradient(sum_parts(values, group), group)
     return values
 

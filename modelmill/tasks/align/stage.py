@@ -60,7 +60,7 @@ def check_steps(config: Config, layout: Layout, model: Path) -> None:
     shape = read_shape(model)
     check_layout(layout, shape)
     steps = {"supervised": config.supervised, "rejection": config.rejection}
-    wanted = [(f"{name}.sequence_length", step.sequence_length, layout.context) for name, step in steps.items()]
+    wanted = [(f"{name}.sequence_length", step.sequence_length, layout.sharing_size) for name, step in steps.items()]
     if shape.experts:
         # A row that two processes have would count twice in the loads of the experts.
         sizes = {f"{name}.batch_tokens / sequence_length": batch_rows(step) for name, step in steps.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from modelmill.tasks.lm.data import Batch, TokenFolder, stack
-from modelmill.tasks.lm.losses import IGNORE, Measure, cross_entropy_sum, summed_loss
+from modelmill.tasks.lm.losses import IGNORE, Head, Measure, cross_entropy_sum, summed_loss
 from modelmill.tasks.lm.model import hidden_states, output_head
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.rows import DomainRows
@@ -132,7 +132,7 @@ def score_windows(model: PreTrainedModel, held_out: ValidationSet) -> WindowScor
     return WindowScores(nll[kept] / math.log(2), sizes[kept])
 
 
-def _losses_of_rows(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+def _losses_of_rows(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
     return torch.stack([cross_entropy_sum(row, head, own) for row, own in zip(hidden, labels, strict=True)])
 
 

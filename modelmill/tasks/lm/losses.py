@@ -9,24 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modelmill.tasks.lm.parallel.vocabulary import HeadPart, part_cross_entropy_sum
+
 IGNORE = -100
 """Label of a position that has no loss."""
 
-Measure = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Hidden states [R, T, D], head [V, D] and labels [R, T] of a batch → what is wanted of them."""
+Head = Tensor | HeadPart
+"""The output head [V, D], or this process's part of it."""
+
+Measure = Callable[[Tensor, Head, Tensor], Tensor]
+"""Hidden states [R, T, D], head and labels [R, T] of a batch → what is wanted of them."""
 
 
-def cross_entropy_sum(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int = 512) -> Tensor:
+def cross_entropy_sum(hidden: Tensor, head: Head, labels: Tensor, chunk: int = 512) -> Tensor:
     """Sum of -log p(label) over the positions with a label: hidden [N, D], head [V, D], labels [N].
 
     The N x V logits exist only `chunk` rows at a time, forward and backward.
     """
+    if isinstance(head, HeadPart):
+        return part_cross_entropy_sum(hidden, head, labels, IGNORE, chunk)
     if not torch.is_grad_enabled():
         return _loss_sum(hidden, head, labels, chunk)
     return _ChunkedCrossEntropy.apply(hidden, head, labels, chunk)  # pyright: ignore[reportReturnType]
 
 
-def summed_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+def summed_loss(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
     """Sum of -log p(label) of a batch: a `Measure`."""
     return cross_entropy_sum(hidden.flatten(0, 1), head, labels.flatten())
 

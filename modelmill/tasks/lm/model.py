@@ -17,10 +17,12 @@ from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.lm.attention import attend_by_document, attends_by_document, document_lengths
+from modelmill.tasks.lm.losses import Head
 from modelmill.tasks.lm.names import beginning, folded_multipliers, kind_of
 from modelmill.tasks.lm.parallel.layout import check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
-from modelmill.tasks.lm.parallel.shard import ShardedHead, set_whole, spread_model
+from modelmill.tasks.lm.parallel.shard import set_whole, spread_model
+from modelmill.tasks.lm.parallel.vocabulary import ShardedHead
 from modelmill.tasks.lm.pipeline.run import own_parts
 from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
@@ -217,8 +219,14 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tenso
     return model.model(**arguments).last_hidden_state
 
 
-def output_head(model: PreTrainedModel) -> Tensor:
-    """The matrix from hidden states to logits [vocabulary, width]."""
+def output_head(model: PreTrainedModel) -> Head:
+    """The matrix from hidden states to logits [vocabulary, width], or where it is cut by vocabulary this process's part."""
+    head: Any = model.lm_head
+    return head.part() if isinstance(head, ShardedHead) else head.weight
+
+
+def whole_head(model: PreTrainedModel) -> Tensor:
+    """All of the matrix from hidden states to logits [vocabulary, width]."""
     head: Any = model.lm_head
     return head.whole() if isinstance(head, ShardedHead) else head.weight
 

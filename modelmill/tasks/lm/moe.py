@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
 
 from modelmill.tasks.lm.evaluate import ValidationSet, measured
+from modelmill.tasks.lm.losses import Head
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.settings import ExpertBalance
@@ -41,10 +42,10 @@ def _placed_routers(model: nn.Module) -> dict[int, Any]:
     return {number - first: router for number, router in routers.items()}
 
 
-def balance_loss(logits: Tensor, num_rows: int, top_k: int, context: dist.ProcessGroup | None = None) -> Tensor:
+def balance_loss(logits: Tensor, num_rows: int, top_k: int, groups: Sequence[dist.ProcessGroup] = ()) -> Tensor:
     """Sum over rows of sum_i f_i · P_i: logits [R·T, E] → scalar; a row whose load is even has 1.
 
-    Where the processes of `context` share the rows, T are this process's tokens, and the sum over them is that value.
+    Where the processes of `groups` share the rows, T are this process's tokens, and the sum over them is that value.
 
     f_i = E / (K·T) · number of tokens whose K best scores, without the bias, include i (no gradient);
     P_i = mean over the row of s_i / sum_j s_j, with s = sigmoid(logits).
@@ -54,9 +55,9 @@ def balance_loss(logits: Tensor, num_rows: int, top_k: int, context: dist.Proces
     chosen = scores.detach().topk(top_k, dim=-1, sorted=False).indices.flatten(1)
     ones = torch.ones_like(chosen, dtype=scores.dtype)
     fractions = scores.new_zeros(num_rows, num_experts).scatter_add_(1, chosen, ones)
-    if context is not None:
-        dist.all_reduce(fractions, group=context)
-        num_tokens *= dist.get_world_size(context)
+    for group in groups:
+        dist.all_reduce(fractions, group=group)
+        num_tokens *= group.size()
     probabilities = (scores / scores.sum(-1, keepdim=True)).sum(1) / num_tokens
     return (fractions * probabilities).sum() * (num_experts / (top_k * num_tokens))
 
@@ -72,7 +73,7 @@ class Routers:
     def __init__(self, models: Sequence[nn.Module], config: ExpertBalance, ranks: Ranks) -> None:
         self.config = config
         self.ranks = ranks
-        self.context = ranks.context_mesh.get_group() if ranks.context_mesh else None
+        self.groups = ranks.sharing_groups
         self.replicas = [_placed_routers(model) for model in models]
         self.num_layers = count_expert_layers(models[0])
         shape = (self.num_layers, _num_experts(models[0]))
@@ -86,7 +87,6 @@ class Routers:
     def begin_step(self, num_rows: int) -> None:
         """`num_rows`: rows of the whole batch, which the processes share evenly (`parallel.layout.check_batches`)."""
         assert not (self.num_layers and num_rows % self.ranks.layout.data_size)
-        # Of processes that share matrices (tensor) each has the routers, and their whole gradient, by itself.
         self.row_weight = 1 / num_rows
         for tensor in (*self.loads, *self.losses):
             tensor.zero_()
@@ -104,8 +104,7 @@ class Routers:
             return {}
         loads, losses = torch.stack(self.loads).sum(0), torch.stack(self.losses).sum(0)
         if dist.is_available() and dist.is_initialized():
-            # Each layer's loads come from the processes that hold it. Those that share tokens (tensor parallel) all
-            # count them: a common factor changes nothing here.
+            # Each layer's loads come from the processes that hold it.
             dist.all_reduce(loads)
             dist.all_reduce(losses)
         if self.config.bias_rate and progress <= 1 - self.config.bias_frozen_share:
@@ -131,9 +130,9 @@ class Routers:
                 count(self.loads[replica][layer], chosen)
             if self.config.sequence_loss:
                 num_rows = inputs[0].shape[0]
-                loss = balance_loss(logits, num_rows, router.top_k, self.context)
+                loss = balance_loss(logits, num_rows, router.top_k, self.groups)
                 if not again:
-                    rows = loss.new_tensor(num_rows / self.ranks.layout.context)
+                    rows = loss.new_tensor(num_rows / self.ranks.layout.sharing_size)
                     self.losses[replica] += torch.stack([loss.detach(), rows])
                 weights = _AddedLoss.apply(weights, loss, self.config.sequence_loss * self.row_weight)
             return logits, weights, chosen
@@ -167,10 +166,10 @@ def expert_loads(model: Any, held_out: ValidationSet, ranks: Ranks) -> dict[str,
             dist.all_reduce(load, group=pipeline.group)
         for handle in handles:
             handle.remove()
-        if ranks.context_mesh is not None:
+        for group in ranks.sharing_groups:
             # Each process has routed its part of the tokens of every row.
             total = load.to(ranks.device)
-            dist.all_reduce(total, group=ranks.context_mesh.get_group())
+            dist.all_reduce(total, group=group)
             load.copy_(total)
     model.train(was_training)
     return {
@@ -190,7 +189,7 @@ def _num_experts(model: Any) -> int:
     return getattr(model.config, "n_routed_experts", 0)
 
 
-def _nothing(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+def _nothing(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
     return hidden.new_zeros(())
 
 

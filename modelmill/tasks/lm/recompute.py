@@ -16,6 +16,7 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
+from modelmill.tasks.lm.parallel import matrices  # noqa: F401 (it defines one of the products)
 from modelmill.tasks.lm.settings import ActivationCheckpointing
 
 _aten: Any = torch.ops.aten
@@ -28,6 +29,7 @@ PRODUCTS = [
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.modelmill.scattered_product.default,
 ]
 """What selective checkpointing keeps: matrix products and attention, nearly all of a layer's work."""
 # FSDP marks what it does for the profiler; within the backward pass that is more.

@@ -1,6 +1,6 @@
 """A layout file and a pipeline rank → that process's stages on the meta device with all shardings, and their bytes.
 
-The cuts are the engine's: torch's and transformers' styles for matrices, dealt-out experts, FSDP2 over the rest.
+The cuts are the engine's own: matrices, vocabulary, tokens, experts, and FSDP2 over the rest.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import Replicate, Shard
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    PrepareModuleInput,
-    RowwiseParallel,
-    SequenceParallel,
-    parallelize_module,
-)
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
@@ -28,6 +20,7 @@ from modelmill.tasks.lm.parallel.experts import deal_out_experts, expert_layers
 from modelmill.tasks.lm.parallel.matrices import cut_matrices
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.sequence import share_rows
+from modelmill.tasks.lm.parallel.shard import cut_vocabulary
 from modelmill.tasks.lm.pipeline.split import StagePart, stage_parts
 from modelmill.tasks.lm.pipeline.stage import Stage
 
@@ -77,38 +70,11 @@ def meta_model(file: LayoutFile) -> PreTrainedModel:
 
 
 def _spread(stage: Stage, file: LayoutFile, ranks: Ranks) -> None:
-    if file.tensor_plan == "megatron":
-        _cut_as_megatron(stage, ranks)
-    elif file.layout.tensor > 1:
+    if file.layout.tensor > 1:
         cut_matrices(stage, ranks)
+        cut_vocabulary(stage, ranks)
     if file.layout.expert_group_size > 1 and expert_layers(stage):
         deal_out_experts(stage, ranks)
-
-
-def _cut_as_megatron(stage: Stage, ranks: Ranks) -> None:
-    """An all-gather before the matrices of attention and of the feed-forward layer, a reduce-scatter behind them, and
-    norms on the process's own tokens."""
-    assert ranks.mesh is not None
-    rows, whole = Shard(1), Replicate()
-    plan: dict[str, Any] = {
-        "input_layernorm": SequenceParallel(),
-        "self_attn": PrepareModuleInput(
-            input_kwarg_layouts={"hidden_states": rows}, desired_input_kwarg_layouts={"hidden_states": whole}
-        ),
-        "self_attn.o_proj": RowwiseParallel(output_layouts=rows),
-        "post_attention_layernorm": SequenceParallel(),
-        "mlp": PrepareModuleInput(input_layouts=(rows,), desired_input_layouts=(whole,)),
-        "mlp.down_proj": RowwiseParallel(output_layouts=rows),
-    }
-    names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
-    plan |= {name: ColwiseParallel() for name in names}
-    mesh = ranks.mesh["tensor"]
-    for layer in stage.model.layers:
-        parallelize_module(layer, mesh, plan, src_data_rank=None)
-    if stage.part.has_embedding:
-        parallelize_module(stage.model.embed_tokens, mesh, RowwiseParallel(), src_data_rank=None)
-    if stage.part.has_head:
-        parallelize_module(stage.lm_head, mesh, ColwiseParallel(), src_data_rank=None)  # pyright: ignore
 
 
 def shard_weights(stages: Sequence[Stage], ranks: Ranks) -> Weights:

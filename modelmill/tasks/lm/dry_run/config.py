@@ -45,11 +45,8 @@ class LayoutFile(StageConfig):
     batch_tokens: int = Field(gt=0)
     "Tokens of one optimiser step, of all processes."
     checkpointing: Literal["none", "selective", "full"] = "full"
-    "What stays for the backward pass: everything; matrix products and attention (a plan only); or each layer's input "
-    "only, as with train.activation_checkpointing."
-    tensor_plan: Literal["engine", "megatron"] = "engine"
-    "engine: hidden states, embedding and head whole on each process of a tensor group. megatron (a plan only, to "
-    "compare): hidden states between matrices cut by tokens (arXiv:2205.05198), embedding and head by vocabulary."
+    "What stays for the backward pass, as with train.activation_checkpointing: everything; matrix products and attention; "
+    "or each layer's input only."
     hardware: HardwareConfig = HardwareConfig()
     "The accelerators."
 
@@ -63,8 +60,6 @@ class LayoutFile(StageConfig):
                 f"found batch_tokens {self.batch_tokens}; expected a multiple of {step} (data-parallel processes times "
                 "rows of a micro-batch times tokens of a row)"
             )
-        if self.tensor_plan == "megatron" and (self.shape.experts or self.layout.tensor == 1):
-            raise ValueError("found tensor_plan megatron; expected it with a dense model and tensor above 1 only")
         return self
 
     @property

@@ -35,11 +35,10 @@ def trace_layers(stages: Sequence[Stage], file: LayoutFile, ranks: Ranks) -> dic
 
 def _inputs(stage: Stage, file: LayoutFile) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Hidden states of one micro-batch on one process, and the rotary tables of its tokens in attention."""
-    length = file.sequence_length // file.layout.context
-    cut = file.layout.tensor if file.tensor_plan == "megatron" else 1
     rows, width = file.layout.stages.micro_batch_rows, file.shape.hidden_size
-    hidden = torch.empty(rows, length // cut, width, dtype=torch.bfloat16, device="meta", requires_grad=True)
-    positions = torch.empty(rows, length, dtype=torch.int64, device="meta")
+    own = file.sequence_length // file.layout.sharing_size
+    hidden = torch.empty(rows, own, width, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    positions = torch.empty(rows, file.sequence_length // file.layout.context, dtype=torch.int64, device="meta")
     return hidden, stage.model.rotary_emb(hidden, positions)
 
 

@@ -75,17 +75,14 @@ def _activations(
 
 def hidden_bytes(file: LayoutFile) -> int:
     """Hidden states of one micro-batch on one process, as they lie between two stages."""
-    cut = file.layout.context * (file.layout.tensor if file.tensor_plan == "megatron" else 1)
-    return file.layout.stages.micro_batch_rows * file.sequence_length // cut * file.shape.hidden_size * ACTIVATION
+    own = file.layout.stages.micro_batch_rows * file.sequence_length // file.layout.sharing_size
+    return own * file.shape.hidden_size * ACTIVATION
 
 
 def head_bytes(file: LayoutFile) -> int:
     """Gradients of head and hidden states of one micro-batch, from the loss's forward pass to its backward pass.
 
-    The engine's processes of a context group each have whole rows there, and labels of their own.
+    Each process has whole rows there, its labels and those of its tensor group, and its entries of the vocabulary.
     """
-    shape = file.shape
-    if file.tensor_plan == "megatron":
-        return shape.vocab_size // file.layout.tensor * shape.hidden_size * ACTIVATION + hidden_bytes(file)
-    hidden = file.layout.stages.micro_batch_rows * file.sequence_length * shape.hidden_size
-    return (shape.vocab_size * shape.hidden_size + hidden) * ACTIVATION
+    hidden = file.layout.stages.micro_batch_rows * file.sequence_length
+    return (file.shape.vocab_size // file.layout.tensor + hidden) * file.shape.hidden_size * ACTIVATION

@@ -26,9 +26,9 @@ class LayerTrace:
     """Of one micro-batch on one process. Bytes; FLOPs with two for a multiplication and addition.
 
     input_bytes: hidden states that the layer takes. saved_bytes: what all operations keep for the backward pass.
-    product_bytes: results of attention and of matrix products; of partial sums, what the reduction behind them leaves.
-    sent: bytes that the process sends, by dimension; repeated_sent: of the forward pass's, those of no such reduction,
-    which selective checkpointing sends again.
+    product_bytes: results of attention and of matrix products; of partial sums, what is dealt out to this process.
+    sent: bytes that the process sends, by dimension; repeated_sent: of the forward pass's, those that belong to no
+    product, which selective checkpointing sends again.
     """
 
     input_bytes: int = 0
@@ -93,7 +93,6 @@ class _Counter(TorchDispatchMode):
     def __init__(self, trace: LayerTrace, dimensions: dict[str, str]) -> None:
         super().__init__()
         self.trace, self.dimensions, self.forward = trace, dimensions, True
-        self.last_product = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -104,17 +103,24 @@ class _Counter(TorchDispatchMode):
             return result  # DTensor finds out the shape of a whole result that way
         if func in collective_ops and func not in sync_ops:
             self._count_bytes(func, result, args)
+        elif func is torch.ops.modelmill.scattered_product.default:
+            self._count_scattered(result, *args)
         elif func._overloadpacket in GROUPED:
             self._count_product(2 * args[0].shape[-1] * _grouped_outputs(args[0], result), result)
         elif func._overloadpacket in flop_registry:
             self._count_product(flop_registry[func._overloadpacket](*args, **kwargs, out_val=result), result)
         return result
 
+    def _count_scattered(self, result: Tensor, inputs: Tensor, weight: Tensor, group: str, size: int) -> None:
+        """A product whose sum over the group is dealt out: only this process's part of it stays."""
+        whole = size * result.numel()
+        self._count_product(2 * whole * weight.shape[1], result)
+        self.trace.forward_sent[self.dimensions[group]] += bytes_sent("reduce_scatter", _bytes(result) * size, size)
+
     def _count_product(self, flops: int, result: Tensor) -> None:
         if self.forward:
             self.trace.forward_flops += flops
-            self.last_product = _bytes(result)
-            self.trace.product_bytes += self.last_product
+            self.trace.product_bytes += _bytes(result)
         else:
             self.trace.backward_flops += flops
 
@@ -122,13 +128,9 @@ class _Counter(TorchDispatchMode):
         group = CollectiveOp.get_process_group(func, args)
         dimension = self.dimensions[group.group_name]
         size = bytes_sent(func._overloadpacket.__name__, _largest((args, result)), group.size())
-        if not self.forward:
-            self.trace.backward_sent[dimension] += size
-            return
-        self.trace.forward_sent[dimension] += size
-        if "reduce" in func._overloadpacket.__name__:
-            self.trace.product_bytes += (_largest(result) or _largest(args)) - self.last_product
-        else:
+        sent = self.trace.forward_sent if self.forward else self.trace.backward_sent
+        sent[dimension] += size
+        if self.forward:
             self.trace.repeated_sent[dimension] += size
 
 
@@ -140,11 +142,12 @@ def bytes_sent(operation: str, size: int, num_processes: int) -> float:
 
 
 def _largest(values: Any) -> int:
+    """Bytes of the largest of several arguments, each a tensor or a list of the parts of one."""
     if isinstance(values, Tensor):
         return values.numel() * values.element_size()
-    if isinstance(values, (list, tuple)):
-        return max((_largest(value) for value in values), default=0)
-    return 0
+    if isinstance(values, list):
+        return sum(map(_largest, values))
+    return max(map(_largest, values), default=0) if isinstance(values, tuple) else 0
 
 
 def _grouped_outputs(inputs: Tensor, result: Tensor) -> int:

@@ -48,16 +48,22 @@ class _GatherSequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.group = group
-        parts = [torch.empty_like(value) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(parts, value.contiguous(), group=group)
-        return torch.cat(parts, dim=1)
+        return gathered(value, group)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        parts = gradients[0].chunk(dist.get_world_size(ctx.group), dim=1)
-        own = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
-        dist.reduce_scatter_tensor(own, torch.cat(parts), group=ctx.group)
-        return own, None
+        return scattered(gradients[0], ctx.group), None
+
+
+class _ScatterSequence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.group = group
+        return scattered(value, group)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gathered(gradients[0], ctx.group), None
 
 
 def _exchange(value: Tensor, send: list[int] | None, receive: list[int] | None, group: Any) -> Tensor:
@@ -65,6 +71,22 @@ def _exchange(value: Tensor, send: list[int] | None, receive: list[int] | None, 
     received = value.new_empty((rows, *value.shape[1:]))
     dist.all_to_all_single(received, value.contiguous(), receive, send, group=group)
     return received
+
+
+def gathered(value: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Parts [rows, length / n, width] → whole rows [rows, length, width], without a gradient."""
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(group.size())]
+    dist.all_gather(parts, value.contiguous(), group=group)
+    return torch.cat(parts, dim=1)
+
+
+def scattered(value: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Whole rows [rows, length, width] → this process's part [rows, length / n, width] of their sum over the group,
+    without a gradient."""
+    parts = [part.contiguous() for part in value.chunk(group.size(), dim=1)]
+    own = torch.empty_like(parts[0])
+    dist.reduce_scatter(own, parts, group=group)
+    return own
 
 
 def sum_gradient(value: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -87,3 +109,9 @@ def exchange(
 def gather_sequence(value: Tensor, group: dist.ProcessGroup) -> Tensor:
     """Parts [rows, length / n, width] → whole rows [rows, length, width]; gradients of all processes are summed."""
     return _GatherSequence.apply(value, group)  # pyright: ignore[reportReturnType]
+
+
+def scatter_sequence(value: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Whole rows of which each process has a summand [rows, length, width] → parts [rows, length / n, width] of the sum;
+    the gradients of all parts go to each summand."""
+    return _ScatterSequence.apply(value, group)  # pyright: ignore[reportReturnType]

@@ -1,8 +1,7 @@
 """A mixture of experts and a group of processes → the same layer with the experts dealt out over the group.
 
-Where every process has tokens of its own (expert parallelism), each token travels to the processes that hold its
-experts and back by all-to-all. Where all of them have the same tokens (tensor parallelism), each computes its experts'
-share of the output, and the shares are summed.
+Every process has tokens of its own, also in a tensor group; each token travels to the processes that hold its experts
+and back by all-to-all.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from modelmill.tasks.lm.parallel.collectives import exchange, sum_gradient, sum_parts
+from modelmill.tasks.lm.parallel.collectives import exchange
 from modelmill.tasks.lm.parallel.matrices import local
 from modelmill.tasks.lm.parallel.ranks import Ranks
 
@@ -30,23 +29,18 @@ def expert_layers(model: Any) -> list[Any]:
 
 def deal_out_experts(model: Any, ranks: Ranks) -> None:
     """Cut every layer's experts over the expert group, or over the tensor group where there is one, in place."""
-    assert ranks.mesh is not None
-    shared = ranks.layout.tensor > 1
-    mesh = ranks.mesh["tensor"] if shared else _expert_mesh(ranks)["expert"]
+    meshes = (ranks.mesh, "tensor") if ranks.layout.tensor > 1 else (ranks.expert_mesh, "expert")
+    assert meshes[0] is not None
+    mesh = meshes[0][meshes[1]]
     for experts in expert_layers(model):
         for name, parameter in list(experts.named_parameters(recurse=False)):
             cut = distribute_tensor(parameter.detach(), mesh, [Shard(0)], src_data_rank=None)
             experts.register_parameter(name, nn.Parameter(cut))
         experts.num_experts //= mesh.size()
-        experts.forward = (_from_same_tokens if shared else _from_own_tokens)(experts, mesh)
+        experts.forward = _by_exchange(experts, mesh)
 
 
-def _expert_mesh(ranks: Ranks) -> DeviceMesh:
-    assert ranks.expert_mesh is not None
-    return ranks.expert_mesh
-
-
-def _from_own_tokens(experts: Any, mesh: DeviceMesh) -> Callable[..., Tensor]:
+def _by_exchange(experts: Any, mesh: DeviceMesh) -> Callable[..., Tensor]:
     run, group = _runner(experts), mesh.get_group()
 
     def forward(hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
@@ -62,21 +56,6 @@ def _from_own_tokens(experts: Any, mesh: DeviceMesh) -> Callable[..., Tensor]:
         outputs = exchange(run(tokens, numbers.repeat_interleave(receive_counts.flatten())), group, receive, send)
         pairs = torch.empty_like(outputs).index_copy(0, order, outputs).view(*chosen.shape, -1)
         return (pairs * weights[..., None]).sum(1).to(hidden.dtype)
-
-    return forward
-
-
-def _from_same_tokens(experts: Any, mesh: DeviceMesh) -> Callable[..., Tensor]:
-    run, group, first = _runner(experts), mesh.get_group(), mesh.get_local_rank() * experts.num_experts
-
-    def forward(hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
-        """hidden [T, D], chosen experts [T, K] and their weights [T, K], alike in the group → [T, D]."""
-        hidden, weights = sum_gradient(hidden, group), sum_gradient(weights, group)
-        numbers = chosen.flatten() - first
-        own = ((numbers >= 0) & (numbers < experts.num_experts)).nonzero().squeeze(1)
-        tokens = own // chosen.shape[1]
-        outputs = run(hidden[tokens], numbers[own]) * weights.flatten()[own, None]
-        return sum_parts(torch.zeros_like(hidden).index_add(0, tokens, outputs.to(hidden.dtype)), group)
 
     return forward
 

@@ -24,7 +24,8 @@ class Layout(StageConfig):
     context: int = Field(default=1, gt=0)
     "Processes that share each row: every one takes a part of its tokens, and within attention a part of the heads."
     tensor: int = Field(default=1, gt=0)
-    "Processes that share each matrix and whole experts; keep them within a node."
+    "Processes that share each matrix, the vocabulary and whole experts, and between matrices the tokens of each row; keep "
+    "them within a node."
     expert: int = Field(default=1, gt=0)
     "Processes among which the experts are dealt out; each keeps its own rows. A part of data_shard x context."
     pipeline: int = Field(default=1, gt=0)
@@ -61,6 +62,11 @@ class Layout(StageConfig):
         return self.data_shard * self.context
 
     @property
+    def sharing_size(self) -> int:
+        """Processes with the same rows within a pipeline stage: each has a part of the tokens of every row."""
+        return self.context * self.tensor
+
+    @property
     def data_size(self) -> int:
         """Processes, or groups of them, with rows of their own."""
         return self.data_replicate * self.data_shard
@@ -94,7 +100,11 @@ def check_layout(layout: Layout, shape: ModelShape) -> None:
         ("num_heads", shape.num_heads, tensor * context, "tensor x context"),
         ("num_kv_heads", shape.num_kv_heads, tensor, "tensor"),
         ("intermediate_size", shape.intermediate_size, tensor, "tensor"),
+        ("vocab_size", shape.vocab_size, tensor, "tensor"),
     ]
+    if tensor > 1:
+        # Embedding and head are cut by vocabulary over the tensor group, by width over FSDP's.
+        wanted.append(("hidden_size", shape.hidden_size, layout.shard_size, "data_shard x context"))
     if experts:
         wanted += [
             ("experts.num_routed", experts.num_routed, layout.expert_group_size, "expert (or tensor)"),

@@ -1,40 +1,52 @@
-"""A model and a tensor group → the same model with its matrices cut over the group, by transformers' own table.
+"""A model and a tensor group → the same model with its matrices cut over the group, and its tokens between them.
 
-transformers says for every class which matrices are cut by rows and which by columns (`base_model_tp_plan`), and
-torch's styles carry that out. Norms, embedding and head stay whole on each process of the group; the loss is shared
-out instead (see `ranks`), so no product with the head is computed twice.
+transformers says for every class which matrices are cut by columns and which by rows (`base_model_tp_plan`). Where no
+such matrix is at work, each process has a part of every row's tokens (arXiv:2205.05198): they are gathered before the
+first matrices of attention and of a feed-forward layer, and behind the last one the partial sums are added up and dealt
+out. So the residual stream, norms and routers are of a process's own tokens.
+
+Shapes: R rows, T tokens of a row, n processes of the group, d width between two matrices, D width of the model.
 """
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from torch import nn
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import _resolve_process_group
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from modelmill.tasks.lm.parallel.collectives import gathered, gather_sequence, scattered
 from modelmill.tasks.lm.parallel.ranks import Ranks
-
-_STYLES = {"colwise": ColwiseParallel, "rowwise": RowwiseParallel}
 
 
 def cut_matrices(model: Any, ranks: Ranks) -> None:
     """Cut the matrices of attention and of dense feed-forward layers, in place."""
     assert ranks.mesh is not None
-    for module, style in _planned(model):
-        if style in _STYLES and isinstance(module, nn.Linear):
-            parallelize_module(module, ranks.mesh["tensor"], _STYLES[style](), src_data_rank=None)
+    mesh = ranks.mesh["tensor"]
+    group, parents = mesh.get_group(), dict[str, nn.Module]()
+    for name, module, style in list(_planned(model)):
+        if not isinstance(module, nn.Linear) or style not in ("colwise", "rowwise"):
+            continue
+        assert module.bias is None
+        by_columns = style == "colwise"
+        cut = distribute_tensor(module.weight.detach(), mesh, [Shard(0 if by_columns else 1)], src_data_rank=None)
+        module.weight = nn.Parameter(cut)
+        module.forward = partial(_column_product, module) if by_columns else partial(_row_product, module, group)
+        if by_columns:
+            parent = name.rpartition(".")[0]
+            parents[parent] = model.model.get_submodule(parent)
+    for parent in parents.values():
+        parent.register_forward_pre_hook(partial(_gather_tokens, group), with_kwargs=True)
 
 
 def partial_parameters(model: Any) -> list[nn.Parameter]:
-    """Whole parameters that each process of a tensor group uses for its own heads only (norms of queries and keys):
-    their gradients must be summed over the group."""
-    return [
-        parameter
-        for module, style in _planned(model)
-        if style == "replicated_with_grad_allreduce"
-        for parameter in module.parameters()
-    ]
+    """Parameters that each process of a tensor group has whole and uses for its own tokens or heads only (norms,
+    routers): their gradients must be summed over the group."""
+    return [parameter for parameter in model.model.parameters() if not _is_cut(parameter)]
 
 
 def local(tensor: Any) -> Any:
@@ -42,10 +54,69 @@ def local(tensor: Any) -> Any:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _planned(model: Any) -> Iterator[tuple[nn.Module, str]]:
-    """Modules that transformers' table names, with the style it gives them."""
+def _is_cut(parameter: nn.Parameter) -> bool:
+    return isinstance(parameter, DTensor) and "tensor" in (parameter.device_mesh.mesh_dim_names or ())
+
+
+def _planned(model: Any) -> Iterator[tuple[str, nn.Module, str]]:
+    """Names of modules in transformers' table, with the style it gives them."""
     plan = model.config.base_model_tp_plan
     for name, module in model.model.named_modules():
         style = plan.get(re.sub(r"\.\d+(?=\.|$)", ".*", name))
         if style is not None:
-            yield module, style
+            yield name, module, style
+
+
+def _gather_tokens(
+    group: Any, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give attention or a feed-forward layer all tokens, in the type that its matrices compute in."""
+    if arguments:
+        return (gather_sequence(_in_compute_type(arguments[0]), group), *arguments[1:]), named
+    return arguments, named | {"hidden_states": gather_sequence(_in_compute_type(named["hidden_states"]), group)}
+
+
+def _in_compute_type(tensor: Tensor) -> Tensor:
+    """What autocast would turn it into at a product, so that less is sent."""
+    kind = tensor.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
+
+
+def _column_product(linear: nn.Linear, inputs: Tensor) -> Tensor:
+    return F.linear(inputs, local(linear.weight))
+
+
+def _row_product(linear: nn.Linear, group: Any, inputs: Tensor) -> Tensor:
+    weight = _in_compute_type(local(linear.weight))
+    return _ScatteredProduct.apply(_in_compute_type(inputs), weight, group)  # pyright: ignore[reportReturnType]
+
+
+@torch.library.custom_op("modelmill::scattered_product", mutates_args=())
+def scattered_product(inputs: Tensor, weight: Tensor, group: str, size: int) -> Tensor:
+    """[R, T, d / n] · [D, d / n] → the sum over the group, of which each process gets its tokens: [R, T / n, D].
+
+    One operation to torch, so that selective activation checkpointing keeps what is left of the product, not all of it.
+    """
+    return scattered(F.linear(inputs, weight), _resolve_process_group(group))
+
+
+@scattered_product.register_fake
+def _(inputs: Tensor, weight: Tensor, group: str, size: int) -> Tensor:
+    rows, length, _ = inputs.shape
+    return inputs.new_empty(rows, length // size, len(weight))
+
+
+class _ScatteredProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, group: Any) -> Tensor:  # pyright: ignore
+        ctx.save_for_backward(inputs, weight)
+        ctx.group = group
+        return scattered_product(inputs, weight, group.group_name, group.size())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        inputs, weight = ctx.saved_tensors
+        gradient = gathered(gradients[0], ctx.group)
+        return gradient @ weight, gradient.flatten(0, 1).T @ inputs.flatten(0, 1), None

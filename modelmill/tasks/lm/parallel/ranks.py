@@ -50,18 +50,21 @@ class Ranks:
         return self.rank == 0
 
     @property
-    def sharing_size(self) -> int:
-        """Processes with the same rows within a pipeline stage."""
-        return self.layout.context * self.layout.tensor
+    def sharing_rank(self) -> int:
+        return self.rank % self.layout.sharing_size
 
     @property
-    def sharing_rank(self) -> int:
-        return self.rank % self.sharing_size
+    def sharing_groups(self) -> list[dist.ProcessGroup]:
+        """The groups whose processes share this one's rows, tokens and labels: context, tensor."""
+        groups = [self.context_mesh.get_group()] if self.context_mesh is not None else []
+        if self.mesh is not None and self.layout.tensor > 1:
+            groups.append(self.mesh["tensor"].get_group())
+        return groups
 
     @property
     def data_rank(self) -> int:
         """Which part of the batch this process takes."""
-        return self.rank // self.sharing_size % self.layout.data_size
+        return self.rank // self.layout.sharing_size % self.layout.data_size
 
     def own_rows(self, point: StepPoint) -> StepPoint:
         """The step with this process's rows only: all processes take equally many.
@@ -80,7 +83,7 @@ class Ranks:
         start = self.data_rank * size
         repeated = min(start - min(start, point.num_rows - size), size)
         labels = torch.full_like(batch.labels, IGNORE)
-        own = slice(self.sharing_rank, length, self.sharing_size)
+        own = slice(self.sharing_rank, length, self.layout.sharing_size)
         labels[repeated:, own] = batch.labels[repeated:, own]
         return replace(batch, labels=labels)
 

@@ -1,6 +1,7 @@
-"""A model and a context group → the same model, which takes and gives whole rows but computes a part of each.
+"""A model and the processes that share its rows → the same model, which takes and gives whole rows but computes a part
+of each: consecutive tokens of a context group's process, of these again a part in a tensor group.
 
-Ulysses (arXiv:2309.14509): every process holds a part of the tokens and all heads; for attention an all-to-all makes
+Context is Ulysses (arXiv:2309.14509): every process holds a part of the tokens and all heads; for attention an all-to-all makes
 that all tokens and a part of the heads, another one turns it back. Documents keep their mask, which comes from the
 positions of the whole row. With more processes than key-value heads, these are repeated first.
 """
@@ -25,32 +26,31 @@ NAME = "ulysses"
 # What transformers' attention functions ask the module: here keys and values have as many heads as queries.
 _EVEN_HEADS = SimpleNamespace(num_key_value_groups=1, is_causal=True, training=True)
 
-# Shapes: R rows, T tokens of a row, C processes of the group, t = T / C, H heads, d size of a head.
+# Shapes: R rows, T tokens of a row, C processes of the context group, t = T / C, H heads, d size of a head.
 
 
 def share_rows(model: Any, bodies: Sequence[Any], ranks: Ranks) -> None:
-    """Make a model compute this process's part of each row, in place. `bodies` run its layers: one, or in a pipeline
-    the stages of this process, which hand on parts of rows; the one with the last norm gives whole rows."""
-    assert ranks.context_mesh is not None
-    group = ranks.context_mesh.get_group()
+    """Make a model take this process's part of each row, in place; what its matrices do with it is `cut_matrices`'.
+
+    `bodies` run its layers: one, or in a pipeline the stages of this process, which hand on parts of rows; the one with
+    the last norm gives whole rows.
+    """
     by_document = attends_by_document(model)
-    for layer in model.model.layers:
-        layer.self_attn.context_group = group
-        layer.self_attn.whole_row_attention = ALL_ATTENTION_FUNCTIONS[model.config._attn_implementation]
-    AttentionInterface.register(NAME, _attention)
-    model.set_attn_implementation(NAME)
-    size, number = ranks.context_mesh.size(), ranks.context_mesh.get_local_rank()
+    if ranks.context_mesh is not None:
+        _attend_to_whole_rows(model, ranks.context_mesh.get_group())
+    number = ranks.context_mesh.get_local_rank() if ranks.context_mesh is not None else 0
+    layout, groups = ranks.layout, ranks.sharing_groups
 
     def take_part(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         positions = named["position_ids"]
         length = positions.shape[1]
-        if length % size:
+        if length % layout.sharing_size:
             raise RecipeError(
-                f"the layout shares rows of {length} tokens among {size} processes (context); expected a sequence "
-                "length that is a multiple of it"
+                f"the layout shares rows of {length} tokens among {layout.sharing_size} processes (context x tensor); "
+                "expected a sequence length that is a multiple of it"
             )
         whole = named.keys() & {"input_ids", "position_ids"}
-        parts = {name: named[name].chunk(size, dim=1)[number] for name in whole}
+        parts = {name: named[name].chunk(layout.context, dim=1)[number] for name in whole}
         documents = (
             {"document_lengths": document_lengths(positions)}
             if by_document
@@ -59,13 +59,22 @@ def share_rows(model: Any, bodies: Sequence[Any], ranks: Ranks) -> None:
         return arguments, named | parts | documents
 
     def join_parts(_module: Any, _arguments: Any, output: Any) -> Any:
-        output.last_hidden_state = gather_sequence(output.last_hidden_state, group)
+        for group in reversed(groups):
+            output.last_hidden_state = gather_sequence(output.last_hidden_state, group)
         return output
 
     for body in bodies:
         body.register_forward_pre_hook(take_part, with_kwargs=True)
     if bodies and model.lm_head is not None:
         bodies[-1].register_forward_hook(join_parts)
+
+
+def _attend_to_whole_rows(model: Any, group: Any) -> None:
+    for layer in model.model.layers:
+        layer.self_attn.context_group = group
+        layer.self_attn.whole_row_attention = ALL_ATTENTION_FUNCTIONS[model.config._attn_implementation]
+    AttentionInterface.register(NAME, _attention)
+    model.set_attn_implementation(NAME)
 
 
 def document_mask(positions: Tensor) -> Tensor:

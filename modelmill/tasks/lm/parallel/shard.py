@@ -8,41 +8,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from modelmill.tasks.lm.parallel.collectives import sum_gradient
 from modelmill.tasks.lm.parallel.experts import deal_out_experts, expert_layers
 from modelmill.tasks.lm.parallel.matrices import cut_matrices
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.sequence import share_rows
+from modelmill.tasks.lm.parallel.vocabulary import ShardedHead, cut_by_entries, embed_own_entries
 from modelmill.tasks.lm.pipeline.run import Pipeline
 from modelmill.tasks.lm.pipeline.split import StagePart
 from modelmill.tasks.lm.pipeline.stage import Stage, keep_parts
-
-
-class ShardedHead(nn.Module):
-    """The output head, whose matrix [vocabulary, width] may be sharded and is gathered where it is used."""
-
-    def __init__(self, weight: nn.Parameter, tensor_group: Any) -> None:
-        super().__init__()
-        self.weight = weight
-        self.tensor_group = tensor_group
-
-    def whole(self) -> Tensor:
-        """The whole matrix; its gradient is summed over all processes, each of which has labels of its own."""
-        weight: Tensor = self.weight
-        if isinstance(weight, DTensor):
-            gathered = weight.redistribute(placements=[Replicate()] * weight.device_mesh.ndim)
-            weight = gathered.to_local(grad_placements=[Partial()] * weight.device_mesh.ndim)
-        return sum_gradient(weight, self.tensor_group) if self.tensor_group else weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.whole())
 
 
 def spread_model(
@@ -58,17 +37,15 @@ def spread_model(
         keep_parts(model, parts)
     stages = [Stage(model, part, compute_dtype) for part in parts]
     bodies = [stage.model for stage in stages] or [model.model]
-    if layout.context > 1:
+    if layout.sharing_size > 1:
         share_rows(model, bodies, ranks)
     if layout.tensor > 1:
         cut_matrices(model, ranks)
-    if layout.tensor > 1 and (not parts or parts[-1].has_head):
-        _sum_hidden_gradients(bodies[-1], ranks)
+        cut_vocabulary(model, ranks)
     if layout.expert_group_size > 1:
         deal_out_experts(model, ranks)
-    group = ranks.mesh["tensor"].get_group() if layout.tensor > 1 else None
     if stages:
-        _give_memory_to_stages(model, stages, group, ranks, compute_dtype)
+        _give_memory_to_stages(model, stages, ranks, compute_dtype)
         model.pipeline = Pipeline(stages, ranks)
         return
     if _weights_mesh(ranks).size() > 1:
@@ -77,15 +54,30 @@ def spread_model(
     model.to_empty(device=ranks.device)
     model.model.rotary_emb = _rotary(model, ranks)
     weight = model.model.embed_tokens.weight if model.config.tie_word_embeddings else model.lm_head.weight
-    model.lm_head = ShardedHead(weight, group)
+    model.lm_head = ShardedHead(weight, _tensor_mesh(ranks))
 
 
-def _give_memory_to_stages(
-    model: Any, stages: Sequence[Stage], group: Any, ranks: Ranks, compute_dtype: torch.dtype
-) -> None:
+def cut_vocabulary(model: Any, ranks: Ranks) -> None:
+    """Cut embedding and head, where a model has them, by vocabulary over the tensor group; of a tied pair the embedding,
+    which the head then takes."""
+    assert ranks.mesh is not None
+    mesh = ranks.mesh["tensor"]
+    if model.model.embed_tokens is not None:
+        cut_by_entries(model.model.embed_tokens, mesh)
+        embed_own_entries(model.model.embed_tokens, mesh)
+    if model.lm_head is not None and not model.config.tie_word_embeddings:
+        cut_by_entries(model.lm_head, mesh)
+
+
+def _tensor_mesh(ranks: Ranks) -> DeviceMesh | None:
+    assert ranks.mesh is not None
+    return ranks.mesh["tensor"] if ranks.layout.tensor > 1 else None
+
+
+def _give_memory_to_stages(model: Any, stages: Sequence[Stage], ranks: Ranks, compute_dtype: torch.dtype) -> None:
     """The head is one of the last stage's weights: gathered once a step, as all of a pipeline."""
     if model.lm_head is not None:
-        head = ShardedHead(model.lm_head.weight, group)
+        head = ShardedHead(model.lm_head.weight, _tensor_mesh(ranks))
         model.lm_head = stages[-1].lm_head = head
     if _weights_mesh(ranks).size() > 1:
         _shard_weights(model, stages, ranks, compute_dtype)
@@ -98,18 +90,6 @@ def _give_memory_to_stages(
 
 def _rotary(model: Any, ranks: Ranks) -> Any:
     return type(model.model.rotary_emb)(config=model.config).to(ranks.device)
-
-
-def _sum_hidden_gradients(body: Any, ranks: Ranks) -> None:
-    """The processes of a tensor group have the same hidden states and each its own labels."""
-    assert ranks.mesh is not None
-    group = ranks.mesh["tensor"].get_group()
-
-    def sum_gradients(_module: Any, _arguments: Any, output: Any) -> Any:
-        output.last_hidden_state = sum_gradient(output.last_hidden_state, group)
-        return output
-
-    body.register_forward_hook(sum_gradients)
 
 
 def _weights_mesh(ranks: Ranks, experts: bool = False) -> DeviceMesh:
@@ -133,19 +113,40 @@ def _shard_weights(model: Any, roots: Sequence[nn.Module], ranks: Ranks, compute
     if ranks.layout.expert > 1:
         of_experts = _weights_mesh(ranks, experts=True)
         modules = [(module, of_experts, in_layers) for module in expert_layers(model)] + modules
-    reshard = ranks.layout.pipeline == 1
+    reshard, by_vocabulary = ranks.layout.pipeline == 1, _cut_by_vocabulary(model, roots)
     for module, processes, precision in modules:
-        sharded: FSDPModule = fully_shard(module, mesh=processes, mp_policy=precision, reshard_after_forward=reshard)
+        sharded: FSDPModule = fully_shard(
+            module,
+            mesh=processes,
+            mp_policy=precision,
+            reshard_after_forward=reshard,
+            shard_placement_fn=lambda parameter: Shard(1) if parameter in by_vocabulary else None,
+        )
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)
 
 
+def _cut_by_vocabulary(model: Any, roots: Sequence[nn.Module]) -> set[nn.Parameter]:
+    """Embedding and head where a tensor group cuts them by vocabulary: FSDP then cuts them by width, so that what it
+    gathers are consecutive entries."""
+    owners = [getattr(root, name, None) for root in (model.model, *roots) for name in ("embed_tokens", "lm_head")]
+    weights = [owner.weight for owner in owners if owner is not None]
+    return {weight for weight in weights if isinstance(weight, DTensor)}
+
+
 def _shard_head(model: Any, ranks: Ranks) -> None:
-    mesh = _weights_mesh(ranks)
-    if not model.config.tie_word_embeddings:
-        placements = [Replicate()] * (mesh.ndim - 1) + [Shard(0)]
-        weight = distribute_tensor(model.lm_head.weight.detach(), mesh, placements, src_data_rank=None)
-        model.lm_head.weight = nn.Parameter(weight)
+    """FSDP's cut of a head that is no part of the body."""
+    if model.config.tie_word_embeddings:
+        return
+    outer = ("replicate", "shard") if ranks.layout.data_replicate > 1 else ("shard",)
+    cuts: dict[str, Any] = {"replicate": Replicate(), "shard": Shard(0)}
+    if ranks.layout.tensor > 1:
+        outer, cuts = (*outer, "tensor"), cuts | {"shard": Shard(1), "tensor": Shard(0)}
+    assert ranks.mesh is not None
+    mesh = ranks.mesh[outer]
+    weight = torch.empty(model.lm_head.weight.shape, device="meta")
+    placements = [cuts[name] for name in outer]
+    model.lm_head.weight = nn.Parameter(distribute_tensor(weight, mesh, placements, src_data_rank=None))
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Pipeline:
         if stage.part.has_embedding:
             return batch.input_ids
         rows, length = batch.input_ids.shape
-        hidden = torch.empty_like(boundary(stage, rows, length, self.layout.context)[0], device=self.device)
+        hidden = torch.empty_like(boundary(stage, rows, length, self.layout.sharing_size)[0], device=self.device)
         dist.recv(hidden, group=self.group, group_src=self._holder(stage.part.index - 1))
         return hidden
 
@@ -116,7 +116,7 @@ class Pipeline:
 
     def _torch_stage(self, stage: Stage, length: int) -> PipelineStage:
         config, layout = self.layout.stages, self.layout
-        inputs, outputs = boundary(stage, config.micro_batch_rows, length, layout.context)
+        inputs, outputs = boundary(stage, config.micro_batch_rows, length, layout.sharing_size)
         return PipelineStage(
             stage,
             stage.part.index,

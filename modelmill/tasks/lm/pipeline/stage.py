@@ -47,7 +47,7 @@ class Stage(nn.Module):
             if self.lm_head is None:
                 return hidden.to(self.compute_dtype)
             head: Any = self.lm_head
-            return measure(hidden, head.whole(), labels)
+            return measure(hidden, head.part(), labels)
 
 
 def keep_parts(model: Any, parts: Sequence[StagePart]) -> None:
@@ -77,13 +77,13 @@ def _shallow_copy(module: Any) -> Any:
     return copy
 
 
-def boundary(stage: Stage, rows: int, length: int, context: int) -> tuple[Tensor, Tensor]:
+def boundary(stage: Stage, rows: int, length: int, sharing_size: int) -> tuple[Tensor, Tensor]:
     """What a stage takes and gives, as tensors without data, so that torch need not run the stage to find out.
 
-    Token ids are whole rows; of hidden states each process of a context group has its part.
+    Token ids are whole rows; of hidden states each of the processes that share them (context, tensor) has its part.
     """
     width: int = stage.config.hidden_size  # pyright: ignore
-    hidden = torch.empty(rows, length // context, width, dtype=stage.compute_dtype, device="meta", requires_grad=True)
+    hidden = torch.empty(rows, length // sharing_size, width, dtype=stage.compute_dtype, device="meta", requires_grad=True)
     tokens = torch.empty(rows, length, dtype=torch.int64, device="meta")
     loss = torch.empty((), device="meta", requires_grad=True)
     return tokens if stage.part.has_embedding else hidden, loss if stage.part.has_head else hidden

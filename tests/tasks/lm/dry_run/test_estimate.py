@@ -40,11 +40,11 @@ def test_a_dense_layer_holds_computes_and_sends_what_formulas_say() -> None:
     share = unit_costs(DENSE.shape, TOKENS, "cost")[1] * TOKENS / 4
     assert trace.forward_flops + trace.backward_flops == share
     assert trace.backward_flops == 2 * trace.forward_flops
-    hidden = TOKENS // 2 * 4096 * 2  # bytes of this process's tokens
+    hidden = TOKENS // 4 * 4096 * 2  # bytes of this process's tokens
     assert trace.input_bytes == hidden
-    # an all-reduce behind attention and feed-forward layer; backward one for each of q, k, v, gate and up
-    assert trace.forward_sent["tensor"] == 2 * hidden
-    assert trace.backward_sent["tensor"] == 5 * hidden
+    # Tokens are gathered before attention and feed-forward layer, and partial sums dealt out behind each.
+    assert trace.forward_sent["tensor"] == trace.backward_sent["tensor"] == 4 * hidden
+    assert trace.repeated_sent["tensor"] == 2 * hidden
     # queries, keys, values and outputs of this process's heads: half of each goes to the other process
     assert trace.forward_sent["context"] == TOKENS // 2 * 128 * (16 + 4 + 4 + 16) * 2 / 2
     assert trace.input_bytes < trace.kept_bytes("selective") < trace.saved_bytes

@@ -44,9 +44,15 @@ MOE = DENSE.model_copy(
 )
 UNTIED = DENSE.model_copy(update={"tie_embeddings": False, "num_layers": 3})
 # Four processes that share matrices want four key-value heads.
-SHAPES = {"dense": DENSE, "untied": UNTIED, "moe": MOE, "moe of four heads": MOE.model_copy(update={"num_kv_heads": 4})}
+SHAPES = {
+    "dense": DENSE,
+    "untied": UNTIED,
+    "moe": MOE,
+    "moe of four heads": MOE.model_copy(update={"num_kv_heads": 4}),
+    "moe of four layers": MOE.model_copy(update={"num_layers": 4}),
+}
 # Six rows do not divide by four processes, which experts would not allow; who has more than two adds up micro-batches.
-ROWS = {"dense": 6, "untied": 6, "moe": 8, "moe of four heads": 8}
+ROWS = {"dense": 6, "untied": 6, "moe": 8, "moe of four heads": 8, "moe of four layers": 8}
 # A gradient near zero is all rounding, and an epsilon far below it would make a whole step of that.
 ADAM = OptimizerConfig(eps=1e-4)
 SETTINGS = TrainSettings(log_every_steps=1, micro_batch_rows=2, checkpoint_every_steps=1)
@@ -77,12 +83,15 @@ LAYOUTS = {
         Layout(data_shard=2, tensor=2),
         Layout(data_shard=4, expert=4),
         Layout(data_replicate=2, data_shard=2, expert=2),
+        Layout(data_shard=2, context=2),
         Layout(data_shard=2, context=2, expert=2),
+        Layout(context=2, tensor=2),
         Layout(pipeline=2, tensor=2, stages=GPIPE),
         Layout(pipeline=2, data_shard=2, stages=CHUNKS),
         Layout(pipeline=2, data_shard=2, expert=2),
     ],
     "moe of four heads": [Layout(tensor=4)],
+    "moe of four layers": [Layout(pipeline=4)],
 }
 
 
