@@ -4,6 +4,7 @@ Imports of the heavy libraries stay inside the commands that need them, so that 
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +40,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 def main() -> None:
     """Run a command; an error that a user can act on is one message and its exit code, without a traceback."""
     prepare_environment(mill_home())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops a command as Ctrl-C does
     try:
         code = app(standalone_mode=False)  # of a typer.Exit or of Ctrl-C, which it does not raise
     except MillError as error:

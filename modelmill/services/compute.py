@@ -7,6 +7,8 @@ Finished calls are recorded in the workspace, so nothing that must last lives in
 
 import functools
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +76,11 @@ class Compute:
                 "include_dashboard": False,
                 "object_store_memory": 100_000_000,
             }
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(log_to_driver=False, configure_logging=False, **local)
+        if threading.current_thread() is threading.main_thread():
+            # Ray's own handler would end this process wherever it is; what a stop means is the caller's to say.
+            signal.signal(signal.SIGTERM, before)
         self._ray_started = True
 
     def device(self) -> str:

@@ -183,16 +183,19 @@ def test_an_input_that_leaves_nothing_stops_with_the_reasons(checkout: Checkout)
     assert "all 40 pages" in checkout.mill("run", "recipe.yaml", "--set", "clean.gopher.min_words=5000", code=3)
 
 
-def test_ctrl_c_has_its_code_and_the_same_command_continues(checkout: Checkout) -> None:
-    arguments = ["run", "recipe.yaml", "--set", "clean.gopher.min_words=33"]
-    logs = checkout.folder / "interrupted.log", checkout.folder / "interruption.log"
+@pytest.mark.parametrize(("kind", "words"), [(signal.SIGINT, 33), (signal.SIGTERM, 34)], ids=["ctrl-c", "sigterm"])
+def test_a_stop_has_its_code_and_the_same_command_continues(
+    checkout: Checkout, kind: signal.Signals, words: int
+) -> None:
+    arguments = ["run", "recipe.yaml", "--set", f"clean.gopher.min_words={words}"]
+    logs = checkout.folder / f"{kind.name}.log", checkout.folder / f"{kind.name}-error.log"
     workspaces = checkout.folder / "home" / "work"
     before = set(workspaces.glob("clean-*"))
     process = start_mill(checkout.folder, arguments, checkout.environment(), *logs)
     while before == set(workspaces.glob("clean-*")):
         assert process.is_alive(), logs[1].read_text()
         time.sleep(0.003)
-    os.kill(process.pid or 0, signal.SIGINT)
+    os.kill(process.pid or 0, kind)
     process.join()
     assert (process.exitcode, logs[1].read_text()) == (130, "stopped; the same command continues from here\n")
     checkout.mill(*arguments)

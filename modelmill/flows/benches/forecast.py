@@ -77,7 +77,7 @@ def measure(
         "interval": training["forecast_interval"],
         "measured": training["decayed_loss"],
         "error": training["forecast_error"],
-        "compute_of_largest_proxy": fit["choice"]["flops"] / max(run["flops"] for run in runs),
+        "compute_of_largest_proxy": fit["choice"]["compute_of_largest_proxy"],
         "sweep_flops": sum(fit["flops_by_experiment"].values()),
         "law_noise": fit["law"]["relative_noise"],
         "workers": workers,

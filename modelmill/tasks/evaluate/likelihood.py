@@ -4,18 +4,16 @@ import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers import AutoTokenizer
 
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.evaluate.config import HeldOutText
 from modelmill.tasks.lm.data import Batch, TokenFolder, open_tokens, stack
 from modelmill.tasks.lm.evaluate import ValidationSet, score_domains, summary, validation_set
 from modelmill.tasks.lm.losses import IGNORE
+from modelmill.tasks.lm.model import load_model
 from modelmill.tasks.lm.rows import Row
 
 DIGITS = 5
@@ -34,13 +32,11 @@ def bits_per_byte(
     Raises:
         RecipeError: a text has the name of a domain.
     """
-    logging.disable_progress_bar()
     opened = open_tokens(tokens)
     held_out = validation_set(opened, sequence_length=sequence_length, max_tokens_per_domain=tokens_per_domain)
     if taken := {text.name for text in texts} & set(held_out.batches):
         raise RecipeError(f"evaluate.bits_per_byte.texts: {sorted(taken)} are domains; give the texts other names")
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    model.to(device).eval()
+    model = load_model(folder, device=device).eval()
     scores = score_domains(model, held_out)
     own = {text.name: text_rows(opened, read_documents(Path(text.path)), sequence_length) for text in texts}
     further = ValidationSet(own, held_out.token_bytes, held_out.rows_per_forward)

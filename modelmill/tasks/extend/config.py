@@ -54,7 +54,7 @@ class LongDocuments(StageConfig):
 
 
 class Config(StageConfig):
-    """Context extension, at a constant learning rate [dots.llm1 §4.3]."""
+    """Context extension, at a constant learning rate [dots.llm1 §4.3] unless `decay_share` is given."""
 
     seed: int = 2
     "Seed of the data order and the facts."
@@ -64,6 +64,9 @@ class Config(StageConfig):
     "Learning rate; none: that of the checkpoint."
     warmup_share: float = Field(default=0.05, ge=0, lt=1)
     "Share of a step's tokens over which the learning rate rises."
+    decay_share: float = Field(default=0.0, ge=0, lt=1)
+    "Share of a step's tokens, the last ones, over which the rate falls to nothing: the gates then judge a settled "
+    "model. The next step begins with the whole rate."
     batch_tokens: int | None = Field(default=None, gt=0)
     "Tokens per optimiser step; none: two rows of the step."
     mixture: dict[str, float] | None = None

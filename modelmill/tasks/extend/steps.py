@@ -37,15 +37,16 @@ def check_lengths(config: Config, sequence_length: int) -> None:
 
 
 def step_plan(config: Config, step: ExtendStep, learning_rate: float) -> Plan:
-    """Constant learning rate after a short warm-up."""
+    """A short warm-up, a constant learning rate, and where the recipe says so a decay at the end."""
     return Plan(
         total_tokens=step.total_tokens,
         batch_tokens=config.batch_tokens or 2 * step.sequence_length,
         sequence_length=step.sequence_length,
         schedule=Schedule(
-            kind="constant",
+            kind="wsd",
             learning_rate=learning_rate,
             warmup_tokens=int(config.warmup_share * step.total_tokens),
+            decay_tokens=int(config.decay_share * step.total_tokens),
         ),
     )
 

@@ -220,7 +220,7 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tenso
 
 
 def output_head(model: PreTrainedModel) -> Head:
-    """The matrix from hidden states to logits [vocabulary, width], or where it is cut by vocabulary this process's part."""
+    """The matrix from hidden states to logits [vocabulary, width], or this process's part where it is cut."""
     head: Any = model.lm_head
     return head.part() if isinstance(head, ShardedHead) else head.weight
 

@@ -17,6 +17,10 @@ from modelmill.tasks.scaling.results import MixtureTrials, Results, TransferTria
 from modelmill.tasks.scaling.shapes import body_parameters
 
 LARGE_NOISE = 0.01  # ten times the 0.1 % at which forecasts at 100 times the compute stay within 0.5 %
+FAR = (
+    10.0  # times the largest proxy's compute; at 8 times a forecast was 0.5 % off, at 50 times 12 % (docs/training.md)
+)
+FEW_STEPS = 400  # runs from 450 steps on lay 1.1 % off their law, with some of 170 steps among them 2.9 % (there too)
 
 
 def fit_record(results: Results) -> dict[str, Any]:
@@ -105,6 +109,7 @@ def batch_record(found: BatchLaws) -> dict[str, Any]:
 def choice_record(
     config: Config,
     chosen: Candidate,
+    runs: Sequence[ProxyRun],
     forecast: Interval,
     learning_rate: float,
     batch_tokens: int,
@@ -113,11 +118,12 @@ def choice_record(
     two_steps: TwoSteps | None,
 ) -> dict[str, Any]:
     """What pretrain reads. `mixture` is there when the law was measured on another one than curate's."""
-    flops = 6.0 * count_matmul_parameters(chosen.shape) * chosen.tokens
+    flops = 6 * count_matmul_parameters(chosen.shape) * chosen.tokens
     found: dict[str, Any] = {
         **shape_record(chosen.shape),
         "tokens": chosen.tokens,
-        "flops": 6 * count_matmul_parameters(chosen.shape) * chosen.tokens,
+        "flops": flops,
+        "compute_of_largest_proxy": flops / max(_flops(run) for run in runs),
         "learning_rate": learning_rate,
         "batch_tokens": batch_tokens,
         "sequence_length": config.sequence_length,
@@ -142,13 +148,17 @@ def runs_record(runs: Sequence[ProxyRun]) -> list[dict[str, Any]]:
             **shape_record(run.shape),
             "tokens": run.tokens,
             "budget_flops": run.flops,
-            "flops": 6 * count_matmul_parameters(run.shape) * run.tokens,
+            "flops": _flops(run),
             "learning_rate": run.learning_rate,
             "loss": run.loss,
             **({"answer_nll": run.answer_nll, "accuracy": run.accuracy} if run.answer_nll is not None else {}),
         }
         for run in runs
     ]
+
+
+def _flops(run: ProxyRun) -> int:
+    return 6 * count_matmul_parameters(run.shape) * run.tokens
 
 
 def shape_record(shape: ModelShape) -> dict[str, Any]:
@@ -169,6 +179,22 @@ def cautions(law: dict[str, Any]) -> list[str]:
         found.append("no floor of the loss is seen yet (E = 0): these runs end before the law's usual range")
     if law["relative_noise"] > LARGE_NOISE:
         found.append(f"runs lie {law['relative_noise']:.1%} off the law; forecasts far beyond them will miss")
+    return found
+
+
+def choice_cautions(choice: dict[str, Any], runs: Sequence[ProxyRun], batch_tokens: int) -> list[str]:
+    """What a reader must know before trusting the forecast; `batch_tokens` are those of the proxies."""
+    found = []
+    if (times := choice["compute_of_largest_proxy"]) > FAR:
+        found.append(
+            f"the choice has {times:.0f} times the compute of the largest proxy; the interval covers the noise of the "
+            f"runs, not what a law of this form gets wrong beyond some {FAR:.0f} times"
+        )
+    if (steps := min(run.tokens for run in runs) // batch_tokens) < FEW_STEPS:
+        found.append(
+            f"the shortest proxy has {steps:,} steps; runs below some {FEW_STEPS} end before their losses follow a "
+            "power law (raise sweep_flops, or lower batch_tokens or budget_ratio)"
+        )
     return found
 
 

@@ -15,7 +15,7 @@ from modelmill.tasks.scaling.fleet import Fleet, Trial
 from modelmill.tasks.scaling.isoflop import BudgetLosses, fit_isoflop
 from modelmill.tasks.scaling.learning_rate import RateLaw
 from modelmill.tasks.scaling.plots import write_figures
-from modelmill.tasks.scaling.record import choice_record, fit_record, runs_record
+from modelmill.tasks.scaling.record import choice_cautions, choice_record, fit_record, runs_record
 from modelmill.tasks.scaling.results import Results
 from modelmill.tasks.scaling.shapes import shape_for, smallest_shape
 from modelmill.tasks.scaling.summary import summary
@@ -57,7 +57,9 @@ def run(context: StageContext) -> StageResult:
     iso_flop = fit_isoflop(budgets, noise=law.fitted.noise, seed=config.seed)
     two_steps = _two_steps(config, runs)
     results = Results(runs, law, budgets, iso_flop, rate_trials, rates, transfer, mixtures, batch, two_steps)
-    fit = fit_record(results) | _choice(config, tokens, results, sweep) | {"flops_by_experiment": dict(fleet.flops)}
+    fitted, chosen = fit_record(results), _choice(config, tokens, results, sweep)
+    fitted["cautions"] += choice_cautions(chosen["choice"], runs, config.batch_tokens)
+    fit = fitted | chosen | {"flops_by_experiment": dict(fleet.flops)}
     write_json(context.output / "fit.json", fit)
     write_json(context.output / "runs.json", runs_record(runs))
     write_figures(context.output / "report", results)
@@ -172,6 +174,7 @@ def _choice(config: Config, tokens: TokenFolder, results: Results, sweep: _Sweep
     choice = choice_record(
         config,
         chosen,
+        results.runs,
         law.forecast(chosen.shape, chosen.tokens, config.seed),
         learning_rate=rate,
         batch_tokens=batch,

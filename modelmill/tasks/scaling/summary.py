@@ -25,7 +25,8 @@ def summary(fit: dict[str, Any], num_runs: int) -> str:
         + f"Chosen for {fit['budget_flops']:.3g} FLOPs: {choice['parameters']:,} parameters "
         f"({choice['num_layers']} layers of {choice['hidden_size']}), {choice['tokens']:,} tokens, learning rate "
         f"{choice['learning_rate']:.2g}. {fit['choice_limited_by']} "
-        f"Forecast after decay: {choice['predicted_loss']:.3f} ({low:.3f} – {high:.3f}) nats per token."
+        f"Forecast after decay, at {choice['compute_of_largest_proxy']:.3g} times the largest proxy's compute: "
+        f"{choice['predicted_loss']:.3f} ({low:.3f} – {high:.3f}) nats per token."
         + "".join(f"\n\nCaution: {caution}." for caution in fit["cautions"])
     )
 

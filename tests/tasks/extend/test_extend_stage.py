@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from modelmill.tasks.errors import ContractError, GateError, RecipeError
 from modelmill.tasks.extend.config import Config, Gates
 from modelmill.tasks.extend.gates import check_gates, difference_error, enforce
+from modelmill.tasks.extend.steps import step_plan
 from modelmill.tasks.files import read_json
 from modelmill.tasks.lm.evaluate import WindowScores
 from modelmill.tasks.lm.model import read_shape
@@ -91,3 +92,12 @@ def test_the_tolerance_is_the_noise_of_the_windows_or_a_share() -> None:
 def test_lengths_must_rise() -> None:
     with pytest.raises(ValidationError, match="each longer than the one before"):
         Config(**config(steps=STEPS[::-1]))
+
+
+def test_a_step_may_end_in_a_decay() -> None:
+    settings = Config.model_validate(config(decay_share=0.5, warmup_share=0.0, batch_tokens=128))
+    plan = step_plan(settings, settings.steps[0], 2e-3)
+    rates = [plan.at(tokens).learning_rate for tokens in (0, 1024, 1536, 1920)]
+    assert rates == pytest.approx([2e-3, 2e-3, 1e-3, 2.5e-4])
+    settings = Config.model_validate(config(batch_tokens=128))
+    assert step_plan(settings, settings.steps[0], 2e-3).at(1920).learning_rate == 2e-3

@@ -45,8 +45,8 @@ class LayoutFile(StageConfig):
     batch_tokens: int = Field(gt=0)
     "Tokens of one optimiser step, of all processes."
     checkpointing: Literal["none", "selective", "full"] = "full"
-    "What stays for the backward pass, as with train.activation_checkpointing: everything; matrix products and attention; "
-    "or each layer's input only."
+    "What stays for the backward pass, as with train.activation_checkpointing: everything; matrix products and "
+    "attention; or each layer's input only."
     hardware: HardwareConfig = HardwareConfig()
     "The accelerators."
 

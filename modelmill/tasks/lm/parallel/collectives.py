@@ -112,6 +112,6 @@ def gather_sequence(value: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 def scatter_sequence(value: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """Whole rows of which each process has a summand [rows, length, width] → parts [rows, length / n, width] of the sum;
-    the gradients of all parts go to each summand."""
+    """Whole rows of which each process has a summand [rows, length, width] → parts [rows, length / n, width] of the
+    sum; the gradients of all parts go to each summand."""
     return _ScatterSequence.apply(value, group)  # pyright: ignore[reportReturnType]

@@ -24,8 +24,8 @@ class Layout(StageConfig):
     context: int = Field(default=1, gt=0)
     "Processes that share each row: every one takes a part of its tokens, and within attention a part of the heads."
     tensor: int = Field(default=1, gt=0)
-    "Processes that share each matrix, the vocabulary and whole experts, and between matrices the tokens of each row; keep "
-    "them within a node."
+    "Processes that share each matrix, the vocabulary and the experts, and between matrices the tokens of each row; "
+    "keep them within a node."
     expert: int = Field(default=1, gt=0)
     "Processes among which the experts are dealt out; each keeps its own rows. A part of data_shard x context."
     pipeline: int = Field(default=1, gt=0)

@@ -16,11 +16,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from modelmill.tasks.lm.parallel.collectives import gathered, gather_sequence, scattered
+from modelmill.tasks.lm.parallel.collectives import gather_sequence, gathered, scattered
 from modelmill.tasks.lm.parallel.ranks import Ranks
+
+_GROUPS: dict[str, Any] = {}
+"""Tensor groups by the names that torch gave them: an operation of torch takes no group."""
 
 
 def cut_matrices(model: Any, ranks: Ranks) -> None:
@@ -28,14 +30,16 @@ def cut_matrices(model: Any, ranks: Ranks) -> None:
     assert ranks.mesh is not None
     mesh = ranks.mesh["tensor"]
     group, parents = mesh.get_group(), dict[str, nn.Module]()
+    _GROUPS[group.group_name] = group
     for name, module, style in list(_planned(model)):
+        linear: Any = module
         if not isinstance(module, nn.Linear) or style not in ("colwise", "rowwise"):
             continue
-        assert module.bias is None
+        assert linear.bias is None
         by_columns = style == "colwise"
-        cut = distribute_tensor(module.weight.detach(), mesh, [Shard(0 if by_columns else 1)], src_data_rank=None)
-        module.weight = nn.Parameter(cut)
-        module.forward = partial(_column_product, module) if by_columns else partial(_row_product, module, group)
+        cut = distribute_tensor(linear.weight.detach(), mesh, [Shard(0 if by_columns else 1)], src_data_rank=None)
+        linear.weight = nn.Parameter(cut)
+        linear.forward = partial(_column_product, linear) if by_columns else partial(_row_product, linear, group)
         if by_columns:
             parent = name.rpartition(".")[0]
             parents[parent] = model.model.get_submodule(parent)
@@ -99,7 +103,7 @@ def scattered_product(inputs: Tensor, weight: Tensor, group: str, size: int) -> 
 
     One operation to torch, so that selective activation checkpointing keeps what is left of the product, not all of it.
     """
-    return scattered(F.linear(inputs, weight), _resolve_process_group(group))
+    return scattered(F.linear(inputs, weight), _GROUPS[group])
 
 
 @scattered_product.register_fake

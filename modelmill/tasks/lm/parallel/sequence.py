@@ -1,9 +1,9 @@
-"""A model and the processes that share its rows → the same model, which takes and gives whole rows but computes a part
-of each: consecutive tokens of a context group's process, of these again a part in a tensor group.
+"""A model and the processes that share its rows → the same model, which takes and gives whole rows but computes a
+part of each: consecutive tokens of a context group's process, of these again a part in a tensor group.
 
-Context is Ulysses (arXiv:2309.14509): every process holds a part of the tokens and all heads; for attention an all-to-all makes
-that all tokens and a part of the heads, another one turns it back. Documents keep their mask, which comes from the
-positions of the whole row. With more processes than key-value heads, these are repeated first.
+Context is Ulysses (arXiv:2309.14509): every process holds a part of the tokens and all heads; for attention an
+all-to-all makes that all tokens and a part of the heads, another one turns it back. Documents keep their mask, which
+comes from the positions of the whole row. With more processes than key-value heads, these are repeated first.
 """
 
 import math

@@ -58,8 +58,8 @@ def spread_model(
 
 
 def cut_vocabulary(model: Any, ranks: Ranks) -> None:
-    """Cut embedding and head, where a model has them, by vocabulary over the tensor group; of a tied pair the embedding,
-    which the head then takes."""
+    """Cut embedding and head, where a model has them, by vocabulary over the tensor group; of a tied pair the
+    embedding, which the head then takes."""
     assert ranks.mesh is not None
     mesh = ranks.mesh["tensor"]
     if model.model.embed_tokens is not None:
@@ -126,12 +126,11 @@ def _shard_weights(model: Any, roots: Sequence[nn.Module], ranks: Ranks, compute
         sharded.set_force_sum_reduction_for_comms(True)
 
 
-def _cut_by_vocabulary(model: Any, roots: Sequence[nn.Module]) -> set[nn.Parameter]:
+def _cut_by_vocabulary(model: Any, roots: Sequence[nn.Module]) -> set[Any]:
     """Embedding and head where a tensor group cuts them by vocabulary: FSDP then cuts them by width, so that what it
     gathers are consecutive entries."""
     owners = [getattr(root, name, None) for root in (model.model, *roots) for name in ("embed_tokens", "lm_head")]
-    weights = [owner.weight for owner in owners if owner is not None]
-    return {weight for weight in weights if isinstance(weight, DTensor)}
+    return {owner.weight for owner in owners if owner is not None and isinstance(owner.weight, DTensor)}
 
 
 def _shard_head(model: Any, ranks: Ranks) -> None:

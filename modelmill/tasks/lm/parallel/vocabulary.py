@@ -1,4 +1,4 @@
-"""Embedding and output head [vocabulary, width] → their parts on the processes of a tensor group, and the loss from them.
+"""Embedding and output head [vocabulary, width] → their parts on the processes of a tensor group, and their loss.
 
 Each process has consecutive entries of the vocabulary, and makes the logits of these for all tokens of the group; what
 crosses it are three numbers a label, not logits (arXiv:1909.08053 §3).
@@ -64,8 +64,8 @@ def cut_by_entries(module: Any, mesh: DeviceMesh) -> None:
     module.weight = nn.Parameter(distribute_tensor(module.weight.detach(), mesh, [Shard(0)], src_data_rank=None))
 
 
-def embed_own_entries(embedding: nn.Embedding, mesh: DeviceMesh) -> None:
-    """Make an embedding that was cut look up its entries only: token ids [R, T] → this process's tokens [R, T / n, D]."""
+def embed_own_entries(embedding: Any, mesh: DeviceMesh) -> None:
+    """Make an embedding that was cut look up its entries only: ids [R, T] → this process's tokens [R, T / n, D]."""
     group, number = mesh.get_group(), mesh.get_local_rank()
 
     def forward(ids: Tensor) -> Tensor:
@@ -131,7 +131,14 @@ class _PartCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, hidden: Tensor, weight: Tensor, head: HeadPart, labels: Tensor, everyone: Tensor, ignore: int, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        head: HeadPart,
+        labels: Tensor,
+        everyone: Tensor,
+        ignore: int,
+        chunk: int,
     ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
         hidden_gradient, head_gradient = torch.zeros_like(hidden), torch.zeros_like(weight)

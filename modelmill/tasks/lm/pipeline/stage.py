@@ -83,7 +83,9 @@ def boundary(stage: Stage, rows: int, length: int, sharing_size: int) -> tuple[T
     Token ids are whole rows; of hidden states each of the processes that share them (context, tensor) has its part.
     """
     width: int = stage.config.hidden_size  # pyright: ignore
-    hidden = torch.empty(rows, length // sharing_size, width, dtype=stage.compute_dtype, device="meta", requires_grad=True)
+    hidden = torch.empty(
+        rows, length // sharing_size, width, dtype=stage.compute_dtype, device="meta", requires_grad=True
+    )
     tokens = torch.empty(rows, length, dtype=torch.int64, device="meta")
     loss = torch.empty((), device="meta", requires_grad=True)
     return tokens if stage.part.has_embedding else hidden, loss if stage.part.has_head else hidden
