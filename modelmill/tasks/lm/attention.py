@@ -1,7 +1,8 @@
 """Queries, keys, values and the lengths of documents → attention inside each document, without a mask.
 
-A dense mask makes a CPU compute the whole square of a row, and twice the triangle of a row without documents. Cut at
-the documents' borders, the work is the sum of their own triangles.
+A dense mask makes a CPU compute the whole square of a row, and twice the triangle of a row without documents; on a GPU
+it keeps flash attention out, and for 131,072 tokens takes 17 GB. Cut at the documents' borders, the work is the sum of
+their own triangles, by the kernels for plain causal attention.
 """
 
 from typing import Any
@@ -16,15 +17,10 @@ NAME = "documents"
 
 
 def attend_by_document(model: PreTrainedModel) -> None:
-    """Let a model on the CPU attend this way where `document_lengths` is given, and causally where it is not."""
+    """Let a model attend this way where `document_lengths` is given, and causally where it is not."""
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _no_mask)
     model.set_attn_implementation(NAME)
-
-
-def attends_by_document(model: PreTrainedModel) -> bool:
-    """Whether `attend_by_document` was asked for."""
-    return model.config._attn_implementation == NAME
 
 
 def document_lengths(position_ids: Tensor) -> list[int]:

@@ -16,7 +16,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.lm.attention import attend_by_document, attends_by_document, document_lengths
+from modelmill.tasks.lm.attention import attend_by_document, document_lengths
 from modelmill.tasks.lm.losses import Head
 from modelmill.tasks.lm.names import beginning, folded_multipliers, kind_of
 from modelmill.tasks.lm.parallel.layout import check_layout
@@ -95,16 +95,14 @@ def _empty_shards(config: Any, shape: ModelShape, ranks: Ranks, compute_dtype: t
     with no_init_weights(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.tie_weights()
-    if ranks.device == "cpu":
-        attend_by_document(model)
+    attend_by_document(model)
     spread_model(model, ranks, parts=own_parts(shape, ranks), compute_dtype=compute_dtype)
     return model
 
 
 def _placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
     model.to(torch.device(device)).train()  # pyright: ignore[reportArgumentType]
-    if device == "cpu":
-        attend_by_document(model)
+    attend_by_document(model)
     return model
 
 
@@ -212,11 +210,14 @@ def read_shape(folder: Path | str) -> ModelShape:
 
 def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tensor) -> Tensor:
     """Last hidden states [rows, length, width]; a position that does not follow the one before starts a new document,
-    and attention never crosses documents (where lengths do not say it, transformers makes a mask of `position_ids`)."""
-    arguments: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-    if attends_by_document(model.model):
-        arguments["document_lengths"] = document_lengths(position_ids)
-    return model.model(**arguments).last_hidden_state
+    and attention never crosses documents."""
+    found = model.model(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        document_lengths=document_lengths(position_ids),
+        use_cache=False,
+    )
+    return found.last_hidden_state
 
 
 def output_head(model: PreTrainedModel) -> Head:

@@ -2,8 +2,8 @@
 part of each: consecutive tokens of a context group's process, of these again a part in a tensor group.
 
 Context is Ulysses (arXiv:2309.14509): every process holds a part of the tokens and all heads; for attention an
-all-to-all makes that all tokens and a part of the heads, another one turns it back. Documents keep their mask, which
-comes from the positions of the whole row. With more processes than key-value heads, these are repeated first.
+all-to-all makes that all tokens and a part of the heads, another one turns it back. Documents stay apart: their lengths
+are those of whole rows. With more processes than key-value heads, these are repeated first.
 """
 
 import math
@@ -17,7 +17,6 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modelmill.tasks.errors import RecipeError
-from modelmill.tasks.lm.attention import attends_by_document, document_lengths
 from modelmill.tasks.lm.parallel.collectives import exchange, gather_sequence
 from modelmill.tasks.lm.parallel.ranks import Ranks
 
@@ -35,7 +34,6 @@ def share_rows(model: Any, bodies: Sequence[Any], ranks: Ranks) -> None:
     `bodies` run its layers: one, or in a pipeline the stages of this process, which hand on parts of rows; the one with
     the last norm gives whole rows.
     """
-    by_document = attends_by_document(model)
     if ranks.context_mesh is not None:
         _attend_to_whole_rows(model, ranks.context_mesh.get_group())
     number = ranks.context_mesh.get_local_rank() if ranks.context_mesh is not None else 0
@@ -51,12 +49,7 @@ def share_rows(model: Any, bodies: Sequence[Any], ranks: Ranks) -> None:
             )
         whole = named.keys() & {"input_ids", "position_ids"}
         parts = {name: named[name].chunk(layout.context, dim=1)[number] for name in whole}
-        documents = (
-            {"document_lengths": document_lengths(positions)}
-            if by_document
-            else {"attention_mask": document_mask(positions)}
-        )
-        return arguments, named | parts | documents
+        return arguments, named | parts
 
     def join_parts(_module: Any, _arguments: Any, output: Any) -> Any:
         for group in reversed(groups):
@@ -75,16 +68,6 @@ def _attend_to_whole_rows(model: Any, group: Any) -> None:
         layer.self_attn.whole_row_attention = ALL_ATTENTION_FUNCTIONS[model.config._attn_implementation]
     AttentionInterface.register(NAME, _attention)
     model.set_attn_implementation(NAME)
-
-
-def document_mask(positions: Tensor) -> Tensor:
-    """Positions [R, T] → whether a token (row of the mask) sees another one [R, 1, T, T]: an earlier one, or itself, of
-    the same document. A document begins where a position does not follow the one before."""
-    begins = torch.ones_like(positions, dtype=torch.bool)
-    begins[:, 1:] = positions[:, 1:] != positions[:, :-1] + 1
-    documents = begins.cumsum(1)
-    same = documents[:, None, :, None] == documents[:, None, None, :]
-    return same.tril()
 
 
 def _attention(

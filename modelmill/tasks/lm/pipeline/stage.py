@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from modelmill.tasks.lm.attention import attends_by_document, document_lengths
+from modelmill.tasks.lm.attention import document_lengths
 from modelmill.tasks.lm.losses import Measure, summed_loss
 from modelmill.tasks.lm.pipeline.split import StagePart
 
@@ -17,7 +17,7 @@ class Stage(nn.Module):
 
     forward: token ids [rows, length] on the first stage, hidden states [rows, length, width] on the others → hidden
     states, on the last stage what `measure` makes of them (the summed -log p(label)). It runs transformers' own forward
-    over the layers that are left, so the document mask comes from `position_ids` on every stage. Takes the model's
+    over the layers that are left, so where documents begin comes from `position_ids` on every stage. Takes the model's
     modules, not copies.
     `compute_dtype` bfloat16: under autocast, which a schedule's backward passes must lie outside of; hidden states are
     in it between stages and in float32 within them, as the residual stream is on one process.
@@ -38,12 +38,11 @@ class Stage(nn.Module):
     def forward(self, inputs: Tensor, position_ids: Tensor, labels: Tensor, measure: Measure = summed_loss) -> Tensor:
         """[rows, length] or [rows, length, width] → [rows, length, width], or the measure (the summed loss [])."""
         own = {"input_ids": inputs} if self.part.has_embedding else {"inputs_embeds": inputs.float()}
-        arguments: dict[str, Any] = own | {"position_ids": position_ids, "use_cache": False}
-        if attends_by_document(self.model):
-            arguments["document_lengths"] = document_lengths(position_ids)
+        lengths = document_lengths(position_ids)
         autocast = self.compute_dtype != torch.float32
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
-            hidden = self.model(**arguments).last_hidden_state
+            found = self.model(**own, position_ids=position_ids, document_lengths=lengths, use_cache=False)
+            hidden = found.last_hidden_state
             if self.lm_head is None:
                 return hidden.to(self.compute_dtype)
             head: Any = self.lm_head
