@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,11 @@ def journal(folder: Path) -> Journal:
     return Journal(folder / "journal.jsonl")
 
 
-def aligned(layout: Layout, base: Path, data: Path, folder: Path) -> None:
-    """A supervised step, a reward model and a preference step, each on the model in `base`."""
+def aligned(layout: Layout, base: Path, data: Path, folder: Path, batch_pairs: int = 3) -> None:
+    """A supervised step, a reward model and a preference step, each on the model in `base`.
+
+    Three pairs a batch: of two processes one has one of them and the other's second one, which it leaves out.
+    """
     common = {"seed": 1, "device": "cpu", "journal": journal(folder), "layout": layout, "start": base}
     tokenizer, pairs = data / "tokenizer", data / "pairs.parquet"
     records = {
@@ -115,7 +119,7 @@ def aligned(layout: Layout, base: Path, data: Path, folder: Path) -> None:
             replies=data / "replies.parquet",
             output=folder / "reward.safetensors",
             rewards=folder / "rewards.json",
-            config=RewardConfig(learning_rate=1e-3, batch_pairs=3),
+            config=RewardConfig(learning_rate=1e-3, batch_pairs=batch_pairs),
             workspace=folder / "work" / "reward",
             label="reward",
             **common,
@@ -125,8 +129,7 @@ def aligned(layout: Layout, base: Path, data: Path, folder: Path) -> None:
             pairs=pairs,
             formatting=[5],
             output=folder / "preference",
-            # Three pairs: one process has one of them and the other's second one, which it leaves out.
-            config=PreferenceConfig(learning_rate=1e-3, batch_pairs=3, average_with_start=0.25),
+            config=PreferenceConfig(learning_rate=1e-3, batch_pairs=batch_pairs, average_with_start=0.25),
             workspace=folder / "work" / "dpo",
             label="dpo",
             **common,
@@ -147,19 +150,29 @@ RUNS: dict[str, tuple[Stage, str]] = {
     "extend-untied": (extended, "untied"),
     "anneal-untied": (annealed, "untied"),
     "align": (aligned, "chat"),
+    "align-moe": (partial(aligned, batch_pairs=4), "chat-moe"),
 }
 CASES: list[tuple[str, Layout]] = [
     ("pretrain", Layout(data_shard=2)),
     ("extend-dense", Layout(data_shard=2)),
+    ("extend-dense", Layout(data_replicate=2)),
     ("extend-moe", Layout(context=2)),
+    ("extend-moe", Layout(tensor=2)),
     ("anneal-moe", Layout(data_shard=2, expert=2)),
+    ("anneal-moe", Layout(data_replicate=2)),
     ("anneal-moe", Layout(tensor=2)),
     ("extend-untied", Layout(pipeline=2)),
     ("anneal-untied", Layout(pipeline=2, stages=INTERLEAVED)),
     ("align", Layout(data_shard=2)),
+    ("align", Layout(data_replicate=2)),
     ("align", Layout(context=2)),
     ("align", Layout(tensor=2)),
+    ("align-moe", Layout(data_shard=2, expert=2)),
+    ("align-moe", Layout(context=2)),
+    ("align-moe", Layout(tensor=2)),
 ]
+OF_ALIGN = [case for case in CASES if case[0].startswith("align")]
+OF_STAGES = [case for case in CASES if case not in OF_ALIGN]
 
 
 def place_of(part: str | Layout) -> str | None:
@@ -187,6 +200,7 @@ def folder(tokens_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "moe": (pretrained(tokens_folder, folder / "moe", **shape).path, tokens_folder),
         "untied": (pretrained(tokens_folder, folder / "untied", **shape, tie_embeddings=False).path, tokens_folder),
         "chat": chat_inputs(folder / "chat"),
+        "chat-moe": chat_inputs(folder / "chat-moe", experts=EXPERTS, tie_embeddings=False),
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -197,10 +211,10 @@ def folder(tokens_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def chat_inputs(folder: Path) -> tuple[Path, Path]:
+def chat_inputs(folder: Path, **changes: Any) -> tuple[Path, Path]:
     """A chat model, and the folder of examples, pairs, replies and tokenizer."""
     chat = open_chat_format(write_tokenizer(folder / "tokenizer"))
-    base = write_model(folder / "model", folder / "tokenizer", num_kv_heads=2)
+    base = write_model(folder / "model", folder / "tokenizer", num_kv_heads=2, **changes)
     problems = problem_set("train", 12, seed=0, families=["edits"])
     prompts = chat.prompts([problem.prompt for problem in problems])
     write_examples(
@@ -214,7 +228,7 @@ def chat_inputs(folder: Path) -> tuple[Path, Path]:
     return base, folder
 
 
-@pytest.mark.parametrize(("run", "layout"), CASES[:7], ids=place_of)
+@pytest.mark.parametrize(("run", "layout"), OF_STAGES, ids=place_of)
 def test_a_stage_on_two_processes_is_one_process_s(folder: Path, run: str, layout: Layout) -> None:
     alone, two = folder / "alone" / run, folder / "two" / place(run, layout)
     assert files(two / "output") == files(alone / "output")
@@ -228,7 +242,7 @@ def test_a_stage_on_two_processes_is_one_process_s(folder: Path, run: str, layou
     assert len(notes_and_figures(two)) == len(notes_and_figures(alone)), "only the first process writes the journal"
 
 
-@pytest.mark.parametrize(("run", "layout"), CASES[7:], ids=place_of)
+@pytest.mark.parametrize(("run", "layout"), OF_ALIGN, ids=place_of)
 def test_the_steps_of_align_on_two_processes_are_one_process_s(folder: Path, run: str, layout: Layout) -> None:
     alone, two = folder / "alone" / run, folder / "two" / place(run, layout)
     assert values(two / "records.json") == near(values(alone / "records.json"))
