@@ -13,10 +13,11 @@ def test_accuracy_is_the_share_of_each_language() -> None:
 
 def test_languages_are_measured_beside_their_peers() -> None:
     paragraphs = [(code, text) for code, text in names_of_countries() if code in ("cs", "cy", "el", "fi")]
-    ours, *peers = measure(paragraphs)
+    ours, common, *peers = measure(paragraphs)
     assert ours.quality["languages"] == 4
     assert ours.quality["eldc's languages"] == 3
     assert ours.rate is not None
+    assert common.quality["languages"] == 3
     found = identify([text for _, text in paragraphs])[0]
     right = accuracy(paragraphs, found)
     assert ours.quality["accuracy"] == pytest.approx(sum(right.values()) / 4)
