@@ -22,6 +22,8 @@ from starlette.applications import Starlette
 from modelmill.services.chat_page import chat_app
 from modelmill.services.model_folder import example_questions, find_model_folder, model_name
 from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.files import read_json
+from modelmill.tasks.lm.vllm_names import vllm_arguments
 
 # A first start on a busy machine compiles and imports for minutes; later ones take half a minute.
 START_TIMEOUT_SECONDS = 900.0
@@ -160,7 +162,7 @@ def engine_command(folder: Path, name: str, port: int) -> list[str]:
     if require_vllm() == "cpu":
         # Compiling costs more than it gains here, and bfloat16 is slower than float32 without AMX.
         command += ["--dtype", "float32", "--enforce-eager", "--distributed-executor-backend", "uni"]
-    return command
+    return command + vllm_arguments(read_json(folder / "config.json"))
 
 
 def free_port() -> int:

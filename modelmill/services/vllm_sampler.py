@@ -18,6 +18,7 @@ from typing import Any
 
 from modelmill.tasks.errors import ContractError, InputError, ResourceError
 from modelmill.tasks.files import read_json
+from modelmill.tasks.lm.vllm_names import vllm_overrides
 from modelmill.tasks.stage import Sample
 
 # Larger checkpoints are not loaded a second time for the check: then only finite numbers are asked for.
@@ -193,7 +194,7 @@ class VllmSampler:
             if cpu
             else {"gpu_memory_utilization": 0.4}
         )
-        overrides = _overrides(self._shape)
+        overrides = vllm_overrides(self._shape)
         plain = _without_compiling() if cpu else contextlib.nullcontext()
         try:
             with warnings.catch_warnings(), _hidden_module("llvmlite.binding.ffi"), plain:
@@ -288,22 +289,6 @@ def _model_shape(folder: Path) -> dict[str, Any]:
         raise InputError(f"no model to serve: {path} does not exist")
     return {
         key: value for key, value in read_json(path).items() if key not in ("transformers_version", "_name_or_path")
-    }
-
-
-def _overrides(shape: dict[str, Any]) -> dict[str, Any]:
-    """What vLLM is told in place of a configuration's own words.
-
-    vLLM has no class for dots.llm1 since 0.23; that of GLM-4-MoE computes the same when it is told to normalise queries
-    and keys and to turn whole heads, and starts in a quarter of the generic one's time. It has no tied head.
-    """
-    architecture: str = shape["architectures"][0]
-    if architecture != "Dots1ForCausalLM" or shape["tie_word_embeddings"]:
-        return {"architectures": [architecture]}
-    return {
-        "architectures": ["Glm4MoeForCausalLM"],
-        "use_qk_norm": True,
-        "rope_parameters": shape["rope_parameters"] | {"partial_rotary_factor": 1.0},
     }
 
 

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from modelmill.services.chat_models import ChatSettings, ServedModel
 from modelmill.services.chat_page import chat_app
-from modelmill.services.serving import Engine, free_port, serve, wait_until_ready
+from modelmill.services.serving import Engine, engine_command, free_port, serve, wait_until_ready
 from modelmill.tasks.errors import InputError, ResourceError
 from tests.services.compiler import without_compiler
 from tests.tasks.evaluate.tiny import write_model
@@ -176,3 +176,13 @@ def test_the_page_and_a_plain_error_when_the_engine_is_gone() -> None:
         assert "default-src 'none'" in page.headers["content-security-policy"]
         answer = client.post("/v1/chat/completions", json={})
     assert answer.status_code == 502 and "does not answer" in answer.json()["error"]["message"]
+
+
+def test_vllm_hears_what_it_cannot_read_from_a_dots_llm1(tmp_path: Path) -> None:
+    config: dict[str, object] = {"architectures": ["Dots1ForCausalLM"], "tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 1e4}}))
+    command = engine_command(tmp_path, "dots", 8000)
+    told = json.loads(command[command.index("--hf-overrides") + 1])
+    assert told["architectures"] == ["Glm4MoeForCausalLM"] and told["use_qk_norm"]
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    assert "--hf-overrides" not in engine_command(tmp_path, "llama", 8000)

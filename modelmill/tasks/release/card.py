@@ -1,6 +1,7 @@
 """Manifests, training records and scores of a line → the released model's card in markdown."""
 
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ruamel.yaml import YAML
 
 from modelmill.tasks.files import read_json
+from modelmill.tasks.lm.vllm_names import vllm_arguments
 from modelmill.tasks.release.config import Config
 from modelmill.tasks.stage import Artifact
 
@@ -45,6 +47,7 @@ def model_card(facts: Facts) -> str:
         counted=[manifest for manifest in facts.manifests if counts_rows(manifest)],
         configured=[manifest for manifest in facts.manifests if manifest.get("config")],
         waivers=waivers(facts.manifests),
+        vllm_arguments=shlex.join(vllm_arguments(facts.model_config)),
     )
 
 
