@@ -44,26 +44,17 @@ class _Exchange(torch.autograd.Function):
         return _exchange(gradients[0], receive, send, ctx.group), None, None, None
 
 
-class _GatherSequence(torch.autograd.Function):
+class _Sequence(torch.autograd.Function):
+    """One of `gathered` and `scattered`, whose gradient is the other's."""
+
     @staticmethod
-    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.group = group
-        return gathered(value, group)
+    def forward(ctx: Any, value: Tensor, group: Any, there: Any, back: Any) -> Tensor:  # pyright: ignore
+        ctx.group, ctx.back = group, back
+        return there(value, group)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return scattered(gradients[0], ctx.group), None
-
-
-class _ScatterSequence(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, group: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.group = group
-        return scattered(value, group)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gathered(gradients[0], ctx.group), None
+        return ctx.back(gradients[0], ctx.group), None, None, None
 
 
 def _exchange(value: Tensor, send: list[int] | None, receive: list[int] | None, group: Any) -> Tensor:
@@ -108,10 +99,10 @@ def exchange(
 
 def gather_sequence(value: Tensor, group: dist.ProcessGroup) -> Tensor:
     """Parts [rows, length / n, width] → whole rows [rows, length, width]; gradients of all processes are summed."""
-    return _GatherSequence.apply(value, group)  # pyright: ignore[reportReturnType]
+    return _Sequence.apply(value, group, gathered, scattered)  # pyright: ignore[reportReturnType]
 
 
 def scatter_sequence(value: Tensor, group: dist.ProcessGroup) -> Tensor:
     """Whole rows of which each process has a summand [rows, length, width] → parts [rows, length / n, width] of the
     sum; the gradients of all parts go to each summand."""
-    return _ScatterSequence.apply(value, group)  # pyright: ignore[reportReturnType]
+    return _Sequence.apply(value, group, scattered, gathered)  # pyright: ignore[reportReturnType]

@@ -29,9 +29,9 @@ def expert_layers(model: Any) -> list[Any]:
 
 def deal_out_experts(model: Any, ranks: Ranks) -> None:
     """Cut every layer's experts over the expert group, or over the tensor group where there is one, in place."""
-    meshes = (ranks.mesh, "tensor") if ranks.layout.tensor > 1 else (ranks.expert_mesh, "expert")
-    assert meshes[0] is not None
-    mesh = meshes[0][meshes[1]]
+    processes, dimension = (ranks.mesh, "tensor") if ranks.layout.tensor > 1 else (ranks.expert_mesh, "expert")
+    assert processes is not None
+    mesh = processes[dimension]
     for experts in expert_layers(model):
         for name, parameter in list(experts.named_parameters(recurse=False)):
             cut = distribute_tensor(parameter.detach(), mesh, [Shard(0)], src_data_rank=None)
