@@ -1,20 +1,22 @@
-"""Pairs of replies → batches for the engine: a row holds the chosen and the rejected one, padded to the longest."""
+"""Pairs of replies → batches for the engine: a row holds both replies of a pair, padded to the longest of a batch."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modelmill.tasks.align.pairs import Pair
+from modelmill.tasks.lm.data import TrainingBatch
 from modelmill.tasks.lm.losses import IGNORE
 from modelmill.tasks.lm.plan import StepPoint
 from modelmill.tasks.lm.rows import random_generator
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class PairBatch(TrainingBatch):
     """A row is a pair: the chosen conversation, then the rejected one (P pairs, T tokens a conversation).
 
     input_ids [P, 2T]; labels [P, 2T]: the reply's token to predict at each position, IGNORE elsewhere and where it is
@@ -31,12 +33,13 @@ class PairBatch:
     reference: Tensor
 
     @property
-    def num_tokens(self) -> int:
-        return self.input_ids.numel()
+    def sequences(self) -> tuple[Tensor, Tensor]:
+        """Chosen and rejected conversations in turn: [2P, T]."""
+        return _conversations(self.input_ids.view(2 * len(self.input_ids), -1))
 
     @property
     def weight(self) -> float:
-        """What the summed loss is divided by: the number of pairs, each as far as it is this process's."""
+        """The number of pairs, each as far as it is this process's."""
         return float(self.shares.sum())
 
     @property
@@ -45,50 +48,69 @@ class PairBatch:
         own = (self.labels != IGNORE).sum(1)
         return own.double() / self.replies.sum(1).clamp(min=1)
 
+
+@dataclass(frozen=True)
+class ReplyBatch(TrainingBatch):
+    """Conversations that end with a reply: input_ids, labels [R, T] as of pairs, last [R]."""
+
+    input_ids: Tensor
+    labels: Tensor
+    last: Tensor
+
     @property
-    def conversations(self) -> Tensor:
-        """Token ids [2P, T]: chosen and rejected in turn."""
-        return self.input_ids.view(2 * len(self.input_ids), -1)
+    def sequences(self) -> tuple[Tensor, Tensor]:
+        return _conversations(self.input_ids)
 
-    def split(self, rows: int) -> "Iterator[PairBatch]":
-        """Micro-batches of at most `rows` pairs."""
-        pieces = (tensor.split(rows) for tensor in self._tensors())
-        return (PairBatch(*tensors) for tensors in zip(*pieces, strict=True))
+    @property
+    def weight(self) -> float:
+        """The number of replies."""
+        return float(len(self.last))
 
-    def to(self, device: str) -> "PairBatch":
-        return PairBatch(*(tensor.to(device) for tensor in self._tensors()))
 
-    def _tensors(self) -> list[Tensor]:
-        return [getattr(self, field.name) for field in fields(self)]
+def _conversations(input_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with one conversation each, and their positions."""
+    return input_ids, torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(input_ids), -1)
 
 
 class PairBatches:
     """Pairs in an order that each epoch shuffles anew; a row of a plan is a pair."""
 
     def __init__(
-        self, pairs: Sequence[Pair], *, seed: int, pad_token_id: int, formatting: frozenset[int] = frozenset()
+        self,
+        pairs: Sequence[Pair],
+        *,
+        seed: int,
+        pad_token_id: int,
+        batch_pairs: int,
+        formatting: frozenset[int] = frozenset(),
+        divisor: int = 1,
     ) -> None:
-        """`formatting`: token ids that do not count in the preference term."""
+        """batch_pairs: of a step. formatting: token ids that do not count in the preference term. divisor: as of
+        `pad_replies`."""
         self.pairs = pairs
         self.seed = seed
         self.pad_token_id = pad_token_id
+        self.batch_pairs = batch_pairs
         self.formatting = torch.tensor(sorted(formatting), dtype=torch.int64)
-        self.length = max(len(pair.prompt) + max(len(pair.chosen), len(pair.rejected)) for pair in pairs)
+        self.divisor = divisor
+        self.length = max(map(_length, pairs))
         self.reference = torch.zeros(len(pairs), 2)
         self._order: tuple[int, np.ndarray] | None = None
 
     def batch(self, point: StepPoint) -> PairBatch:
-        """The pairs of one step."""
-        numbers = range(point.first_row, point.first_row + point.num_rows)
-        return self.take([self._pair_at(number) for number in numbers])
+        """The pairs of one step, or those of a process. All of the step decide on the length: experts see padding too,
+        so that their loads would depend on who has which pairs."""
+        first = point.step * self.batch_pairs
+        whole = [self._pair_at(number) for number in range(first, first + self.batch_pairs)]
+        own = slice(point.first_row - first, point.first_row - first + point.num_rows)
+        return self.take(whole[own], max(_length(self.pairs[index]) for index in whole))
 
-    def take(self, indices: Sequence[int]) -> PairBatch:
-        """A batch of these pairs."""
+    def take(self, indices: Sequence[int], length: int = 0) -> PairBatch:
+        """A batch of these pairs, padded to the longest or to `length`."""
         pairs = [self.pairs[index] for index in indices]
         rows = [(pair.prompt, reply) for pair in pairs for reply in (pair.chosen, pair.rejected)]
-        input_ids, labels, last = (
-            tensor.view(len(pairs), -1) for tensor in pad_replies(rows, self.length, self.pad_token_id)
-        )
+        padded = pad_replies(rows, self.pad_token_id, self.divisor, length)
+        input_ids, labels, last = (tensor.view(len(pairs), -1) for tensor in padded.tensors.values())
         replies = labels != IGNORE
         preferred = replies & ~torch.isin(labels, self.formatting)
         return PairBatch(input_ids, labels, replies, preferred, last, self.reference[list(indices)])
@@ -101,10 +123,18 @@ class PairBatches:
         return int(self._order[1][offset])
 
 
+def _length(pair: Pair) -> int:
+    """Tokens of the longer conversation."""
+    return len(pair.prompt) + max(len(pair.chosen), len(pair.rejected))
+
+
 def pad_replies(
-    rows: Sequence[tuple[list[int], list[int]]], length: int, pad_token_id: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(prompt, reply) rows → input_ids [R, length], labels [R, length] (the reply's tokens), last position [R]."""
+    rows: Sequence[tuple[list[int], list[int]]], pad_token_id: int, divisor: int, length: int = 0
+) -> ReplyBatch:
+    """(prompt, reply) rows, padded to the longest or to `length`, and then to a multiple of `divisor`, as processes
+    that share rows need it, and of 8, so that up to 8 of them see the padding that one alone does."""
+    length = max(length, *(len(prompt) + len(reply) for prompt, reply in rows))
+    length += -length % lcm(divisor, 8)
     tokens = np.full((len(rows), length), pad_token_id, dtype=np.int64)
     labels = np.full((len(rows), length), IGNORE, dtype=np.int64)
     last = np.empty(len(rows), dtype=np.int64)
@@ -112,4 +142,4 @@ def pad_replies(
         last[number] = len(prompt) + len(reply) - 1
         tokens[number, : last[number] + 1] = [*prompt, *reply]
         labels[number, len(prompt) - 1 : last[number]] = reply
-    return torch.from_numpy(tokens), torch.from_numpy(labels), torch.from_numpy(last)
+    return ReplyBatch(torch.from_numpy(tokens), torch.from_numpy(labels), torch.from_numpy(last))

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from modelmill.tasks.lm.settings import ActivationCheckpointing, Precision
 from modelmill.tasks.stage import StageConfig
 from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
@@ -22,7 +23,11 @@ class TrainingConfig(StageConfig):
     weight_decay: float = Field(default=0.0, ge=0)
     "Decoupled weight decay of matrices."
     micro_batch_rows: int | None = None
-    "Rows per forward pass (gradient accumulation); none: the whole batch at once."
+    "Rows per forward pass (gradient accumulation); none: the whole batch at once. Pipelines take the layout's."
+    precision: Precision = "fp32"
+    "bf16: autocast over fp32 weights (GPUs)."
+    activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
+    "What the backward pass computes again of each layer; as train.activation_checkpointing of pretrain."
     checkpoint_every_steps: int = Field(default=200, gt=0)
     "Steps between training states that a killed run continues from."
 

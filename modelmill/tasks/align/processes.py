@@ -1,24 +1,15 @@
-"""What each process of a layout has or computes of conversations → the whole of it on every process."""
+"""What each process of a layout computes of conversations → the whole of it on every process."""
 
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from modelmill.tasks.lm.model import hidden_states
 from modelmill.tasks.lm.parallel.collectives import sum_gradient, sum_parts
 from modelmill.tasks.lm.parallel.ranks import Ranks
 
-
-def conversation_states(model: PreTrainedModel, input_ids: Tensor, ranks: Ranks) -> Tensor:
-    """Last hidden states of rows with one conversation each: [R, T] → [R, T, width]. Processes that share rows
-    need a length that they can divide."""
-    rows, length = input_ids.shape
-    padded = F.pad(input_ids, (0, -length % ranks.layout.sharing_size))
-    positions = torch.arange(padded.shape[1], device=input_ids.device).expand(rows, -1)
-    return hidden_states(model, padded, positions)[:, :length]
+_TOKENS_PER_FORWARD = 65_536
+"""Without gradients: of all processes that share rows or layers together."""
 
 
 def sum_over_labels(values: Tensor, ranks: Ranks) -> Tensor:
@@ -32,21 +23,21 @@ def sum_over_labels(values: Tensor, ranks: Ranks) -> Tensor:
 
 
 def computed_in_portions(
-    compute: Callable[[Sequence[int]], Tensor], number: int, ranks: Ranks, *, together: int
+    compute: Callable[[Sequence[int]], Tensor], number: int, ranks: Ranks, *, length: int
 ) -> Tensor:
-    """`compute(numbers)` of 0 … number - 1, of `together` at a time: [number, ...] in main memory.
+    """`compute(numbers)` of 0 … number - 1, each of `length` tokens: [number, ...] in main memory.
 
     Processes with rows of their own take equal portions, as all of them must make the same calls: where these end
     beyond the last number, it is computed again.
     """
-    portion = -(-number // ranks.layout.data_size)
+    portion, together = -(-number // ranks.layout.data_size), max(_TOKENS_PER_FORWARD // length, 1)
     first = ranks.data_rank * portion
     own = [min(each, number - 1) for each in range(first, first + portion)]
     values = torch.cat([compute(own[start : start + together]).cpu() for start in range(0, portion, together)])
     if ranks.alone:
         return values
     found = values.new_zeros(number, *values.shape[1:])
-    if ranks.sharing_rank == 0:
+    if ranks.sharing_rank == ranks.pipeline_rank == 0:
         end = min(first + portion, number)
         found[first:end] = values[: max(end - first, 0)]
     return ranks.sum_tensor(found)

@@ -49,29 +49,31 @@ def check_steps(config: Config, layout: Layout, model: Path) -> None:
     """Refuse, before anything is sampled or trained, a layout on which some step could not run.
 
     Raises:
-        RecipeError: it has a pipeline, cannot hold the model in the folder, or its processes cannot share the rows of
-            a step.
+        RecipeError: it cannot hold the model in the folder, or its processes cannot share the rows of a step.
     """
-    if layout.pipeline > 1:
-        raise RecipeError(
-            f"the compute file's layout has pipeline: {layout.pipeline}; align cuts models along every dimension but "
-            "this one: run it with a compute file whose layout has the processes in data_shard, tensor or context"
-        )
     shape = read_shape(model)
     check_layout(layout, shape)
     steps = {"supervised": config.supervised, "rejection": config.rejection}
     wanted = [(f"{name}.sequence_length", step.sequence_length, layout.sharing_size) for name, step in steps.items()]
+    # How many rows of how many sequences make a batch.
+    sizes = {f"{name}.batch_tokens / sequence_length": (batch_rows(step), 1) for name, step in steps.items()}
+    sizes |= {f"{step}.batch_pairs": (getattr(config, step).batch_pairs, 2) for step in ("reward", "preference")}
     if shape.experts:
         # A row that two processes have would count twice in the loads of the experts.
-        sizes = {f"{name}.batch_tokens / sequence_length": batch_rows(step) for name, step in steps.items()}
-        sizes |= {f"{step}.batch_pairs": getattr(config, step).batch_pairs for step in ("reward", "preference")}
-        wanted += [(name, size, layout.data_size) for name, size in sizes.items()]
+        wanted += [(name, rows, layout.data_size) for name, (rows, _) in sizes.items()]
     for name, size, sharing in wanted:
         if size % sharing:
             raise RecipeError(
                 f"align.{name} is {size}, and the layout has {sharing} processes that share it; expected a multiple of "
                 f"{sharing}: change the recipe or the compute file's layout"
             )
+    if layout.pipeline == 1:
+        return
+    for name, (rows, sequences) in sizes.items():
+        try:
+            layout.stages.num_micro_batches(layout.rows_each(rows), layout.pipeline, sequences)
+        except RecipeError as error:
+            raise RecipeError(f"align.{name} is {rows}: {error}") from None
 
 
 def choose_policy(config: Config, steps: Sequence[Step]) -> Step:

@@ -16,6 +16,7 @@ from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import open_ranks
 from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.precision import gathered_type
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.rows import MaskedRows
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
@@ -37,7 +38,7 @@ def train_supervised(
     """Train the model in `start` on the examples file and write it to `output`; returns the run's curve. On every
     process of the layout."""
     with open_ranks(layout, device) as ranks:
-        model = load_model(start, device=ranks.device, ranks=ranks)
+        model = load_model(start, device=ranks.device, ranks=ranks, compute_dtype=gathered_type(config.precision))
         rows = MaskedRows(read_examples(examples), seed=seed, pad_token_id=model.config.pad_token_id or 0)
         total_rows = config.epochs * rows.num_rows(config.sequence_length)
         plan = cosine_plan(config, total_rows, batch_rows(config), config.sequence_length)
@@ -57,13 +58,12 @@ def train_supervised(
 
 
 def batch_rows(config: SupervisedConfig) -> int:
-    """Rows per optimiser step, where there are as many."""
+    """Rows per optimiser step."""
     return max(config.batch_tokens // config.sequence_length, 1)
 
 
 def cosine_plan(config: TrainingConfig, total_rows: int, batch_rows: int, length: int) -> Plan:
-    """The steps of `total_rows` rows, the last one filled up from the next epoch."""
-    batch_rows = min(batch_rows, total_rows)
+    """The steps of `total_rows` rows, the last one filled up from the next epochs."""
     total = math.ceil(total_rows / batch_rows) * batch_rows * length
     schedule = Schedule(
         kind="cosine",
@@ -78,6 +78,8 @@ def train_settings(config: TrainingConfig, plan: Plan) -> TrainSettings:
     """About 20 lines of curve a run, states as often as the recipe asks; the bits do not depend on the threads."""
     return TrainSettings(
         micro_batch_rows=config.micro_batch_rows,
+        precision=config.precision,
+        activation_checkpointing=config.activation_checkpointing,
         log_every_steps=max(plan.num_steps // 20, 1),
         checkpoint_every_steps=config.checkpoint_every_steps,
         keep_checkpoints=1,
@@ -85,9 +87,9 @@ def train_settings(config: TrainingConfig, plan: Plan) -> TrainSettings:
     )
 
 
-def pair_plan(config: TrainingConfig, batch_pairs: int, batches: PairBatches) -> Plan:
+def pair_plan(config: TrainingConfig, batches: PairBatches) -> Plan:
     """The steps over pairs, each of which is a row of two conversations."""
-    return cosine_plan(config, config.epochs * len(batches.pairs), batch_pairs, 2 * batches.length)
+    return cosine_plan(config, config.epochs * len(batches.pairs), batches.batch_pairs, 2 * batches.length)
 
 
 def pair_settings(config: TrainingConfig, plan: Plan) -> TrainSettings:

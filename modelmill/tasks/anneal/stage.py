@@ -97,7 +97,7 @@ def _anneal(
     epochs = count_epochs(rows, plan)
     check_epochs(epochs, config.max_epochs)
     model = load_model(
-        checkpoint / "model", device=ranks.device, ranks=ranks, compute_dtype=gathered_type(config.train)
+        checkpoint / "model", device=ranks.device, ranks=ranks, compute_dtype=gathered_type(config.train.precision)
     )
     optimizer = build_optimizer(model, config.optimizer)
     load_moments(checkpoint / "optimizer.safetensors", model, optimizer)
@@ -215,7 +215,7 @@ def keep_weights(
     last_weights = {name: tensor.clone() for name, tensor in weights(model).items()}
     set_average(model, kept_files)
     model.eval()
-    with torch.no_grad(), forward_precision(config.train, ranks.device):
+    with torch.no_grad(), forward_precision(config.train.precision, ranks.device):
         average = ranks.share(validate(model))
     wanted = config.keep
     if wanted == "better":

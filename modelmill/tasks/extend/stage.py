@@ -151,7 +151,7 @@ def begin(
 ) -> Growth:
     """Load the model with its moments, and measure it as it came."""
     model = load_model(
-        checkpoint / "model", device=ranks.device, ranks=ranks, compute_dtype=gathered_type(config.train)
+        checkpoint / "model", device=ranks.device, ranks=ranks, compute_dtype=gathered_type(config.train.precision)
     )
     optimizer = build_optimizer(model, config.optimizer)
     load_moments(checkpoint / "optimizer.safetensors", model, optimizer)
@@ -162,7 +162,7 @@ def begin(
     )
     haystack = Haystack(tokens, "validation", config.needles)
     lengths = [earlier["sequence_length"], *(step.sequence_length for step in config.steps)]
-    with forward_precision(config.train, ranks.device):
+    with forward_precision(config.train.precision, ranks.device):
         short_before = ranks.share(summary(score_domains(model, held_out)))
         before = ranks.share(measure(model, haystack, held_out, config.gates, lengths))
     return Growth(
@@ -204,7 +204,7 @@ def take_step(growth: Growth, number: int) -> tuple[TrainReport, dict[str, Any]]
         ranks=growth.ranks,
     )
     lengths = sorted({cell["length"] for cell in growth.before["needle"]})[: number + 2]
-    with forward_precision(config.train, growth.ranks.device):
+    with forward_precision(config.train.precision, growth.ranks.device):
         after = measure(growth.model, growth.haystack, growth.held_out, config.gates, lengths)
     outcome = check_gates(
         growth.before,

@@ -97,7 +97,7 @@ def write_expert_loads(
     """Write `experts.json`: who gets which domain's tokens; nothing for a dense model. Every process of a run helps."""
     if not count_expert_layers(model):
         return
-    with forward_precision(settings, ranks.device):
+    with forward_precision(settings.precision, ranks.device):
         loads = expert_loads(model, held_out, ranks)
     if ranks.is_first:
         write_json(output / "experts.json", loads)

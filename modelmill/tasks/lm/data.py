@@ -1,10 +1,11 @@
 """A tokens artifact or explicit examples → batches: a pure function from the step's number to tensors."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -19,8 +20,41 @@ from modelmill.tasks.lm.rows import DomainRows, Row, RowSource
 from modelmill.tasks.tokenize.shards import TokenShards
 
 
+class TrainingBatch(ABC):
+    """A batch: a dataclass of tensors with one entry a row. What is in them beside labels, its objective knows."""
+
+    labels: Tensor
+
+    @property
+    @abstractmethod
+    def sequences(self) -> tuple[Tensor, Tensor]:
+        """Token ids and positions [S, length] for the model: equally many sequences of each row, in the rows' order."""
+
+    @property
+    @abstractmethod
+    def weight(self) -> float:
+        """What the summed loss is divided by."""
+
+    @property
+    def num_tokens(self) -> int:
+        return self.sequences[0].numel()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """By the name of the field."""
+        return dict(vars(self))
+
+    def split(self, rows: int) -> Iterator[Self]:
+        """Micro-batches of at most `rows` rows."""
+        pieces = (tensor.split(rows) for tensor in self.tensors.values())
+        return (type(self)(*tensors) for tensors in zip(*pieces, strict=True))
+
+    def to(self, device: str) -> Self:
+        return type(self)(*(tensor.to(device) for tensor in self.tensors.values()))
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(TrainingBatch):
     """int64 tensors [rows, length]; labels[r, t] is the token to predict at t, or IGNORE."""
 
     input_ids: Tensor
@@ -28,35 +62,13 @@ class Batch:
     position_ids: Tensor
 
     @property
-    def num_tokens(self) -> int:
-        return self.input_ids.numel()
+    def sequences(self) -> tuple[Tensor, Tensor]:
+        return self.input_ids, self.position_ids
 
     @property
     def weight(self) -> float:
-        """What the summed loss is divided by: the number of labels."""
+        """The number of labels."""
         return float((self.labels != IGNORE).sum())
-
-    def split(self, rows: int) -> "Iterator[Batch]":
-        """Micro-batches of at most `rows` rows."""
-        pieces = (tensor.split(rows) for tensor in (self.input_ids, self.labels, self.position_ids))
-        return (Batch(*tensors) for tensors in zip(*pieces, strict=True))
-
-    def to(self, device: str) -> "Batch":
-        return Batch(self.input_ids.to(device), self.labels.to(device), self.position_ids.to(device))
-
-
-class TrainingBatch(Protocol):
-    """What the engine needs of a batch; an objective may know more (pairs, rewards)."""
-
-    @property
-    def num_tokens(self) -> int: ...
-
-    @property
-    def weight(self) -> float: ...
-
-    def split(self, rows: int) -> "Iterator[TrainingBatch]": ...
-
-    def to(self, device: str) -> "TrainingBatch": ...
 
 
 class Batches(Protocol):

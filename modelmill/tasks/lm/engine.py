@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import save_snapshot
-from modelmill.tasks.lm.data import Batch, Batches, TrainingBatch
-from modelmill.tasks.lm.losses import cross_entropy_sum
-from modelmill.tasks.lm.model import hidden_states, output_head, set_rope_theta
+from modelmill.tasks.lm.data import Batches, TrainingBatch
+from modelmill.tasks.lm.losses import Measure, summed_loss
+from modelmill.tasks.lm.model import measure_batch, set_rope_theta
 from modelmill.tasks.lm.moe import Routers, open_routers
 from modelmill.tasks.lm.optim import set_learning_rate
 from modelmill.tasks.lm.parallel.clip import clip_gradients
@@ -37,9 +37,6 @@ from modelmill.tasks.lm.settings import TrainSettings
 from modelmill.tasks.lm.spikes import Spike, SpikeWatch
 from modelmill.tasks.lm.stopping import stop_signal
 from modelmill.tasks.lm.watchdog import open_watchdog
-
-Objective = Callable[[PreTrainedModel, Any], Tensor]
-"""(model, micro-batch) → loss SUMMED over what the batch's `weight` counts; the engine divides by the weight."""
 
 Validate = Callable[[PreTrainedModel], dict[str, float]]
 """Held-out figures of a model; called without gradients, in evaluation mode."""
@@ -72,12 +69,6 @@ class _Run:
     finished: bool = False
 
 
-def next_token_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Sum of -log p(label) of a batch, with the document mask: the objective of pretraining and of instruction data."""
-    hidden = hidden_states(model, batch.input_ids, batch.position_ids)
-    return cross_entropy_sum(hidden.flatten(0, 1), output_head(model), batch.labels.flatten())
-
-
 def train(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
@@ -89,7 +80,7 @@ def train(
     workspace: Path | None = None,
     journal: Journal | None = None,
     label: str = "train",
-    objective: Objective = next_token_loss,
+    objective: Measure = summed_loss,
     validate: Validate | None = None,
     start_tokens: int = 0,
     end_tokens: int | None = None,
@@ -162,7 +153,7 @@ def _step(
     routers: Routers,
     batch: TrainingBatch,
     point: StepPoint,
-    objective: Objective,
+    objective: Measure,
     clip_norm: float,
 ) -> None:
     """One optimiser step on one batch."""
@@ -177,15 +168,14 @@ def _step(
     def backward(model: PreTrainedModel, piece: TrainingBatch) -> Tensor:
         total = torch.zeros((), device=run.device)
         for part in piece.split(run.settings.micro_batch_rows or point.num_rows):
-            with forward_precision(run.settings, run.device):
-                loss = objective(model, part.to(run.device)) / weight
+            with forward_precision(run.settings.precision, run.device):
+                loss = measure_batch(model, part.to(run.device), objective) / weight
             loss.backward()
             total += loss.detach()
         return total
 
     if pipeline := pipeline_of(run.model):
-        assert isinstance(batch, Batch), "a pipeline knows next_token_loss only"
-        total = pipeline.backward(batch.to(run.device), weight)
+        total = pipeline.backward(batch.to(run.device), weight, objective)
     else:
         total = pieces.backward(batch, point.num_rows, backward)
     total = run.ranks.sum_tensor(total)
@@ -264,7 +254,7 @@ def _roll_back(run: _Run, spike: Spike) -> int:
 @torch.no_grad()
 def _validate(run: _Run, validate: Validate) -> dict[str, float]:
     run.model.eval()
-    with forward_precision(run.settings, run.device):
+    with forward_precision(run.settings.precision, run.device):
         values = validate(run.model)
     if run.journal:
         run.journal.metrics(run.steps, values)

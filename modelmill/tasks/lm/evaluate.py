@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from modelmill.tasks.lm.data import Batch, TokenFolder, stack
+from modelmill.tasks.lm.data import Batch, TokenFolder, TrainingBatch, stack
 from modelmill.tasks.lm.losses import IGNORE, Head, Measure, cross_entropy_sum, summed_loss
-from modelmill.tasks.lm.model import hidden_states, output_head
+from modelmill.tasks.lm.model import measure_batch
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.rows import DomainRows
 
@@ -97,18 +97,13 @@ def validation_set(
 
 
 @torch.no_grad()
-def measured(model: PreTrainedModel, batches: Iterable[Batch], measure: Measure) -> list[Tensor]:
+def measured(model: PreTrainedModel, batches: Iterable[TrainingBatch], measure: Measure) -> list[Tensor]:
     """What `measure` makes of each batch, in main memory. Every process of the model's layout calls it with the same
     batches and gets the same."""
     if pipeline := pipeline_of(model):
         return pipeline.measured(batches, measure)
     device = str(next(model.parameters()).device)
-    head, found = output_head(model), []
-    for batch in batches:
-        batch = batch.to(device)
-        hidden = hidden_states(model, batch.input_ids, batch.position_ids)
-        found.append(measure(hidden, head, batch.labels).cpu())
-    return found
+    return [measure_batch(model, batch.to(device), measure).cpu() for batch in batches]
 
 
 def score_domains(model: PreTrainedModel, held_out: ValidationSet) -> dict[str, DomainScore]:
@@ -132,8 +127,9 @@ def score_windows(model: PreTrainedModel, held_out: ValidationSet) -> WindowScor
     return WindowScores(nll[kept] / math.log(2), sizes[kept])
 
 
-def _losses_of_rows(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
-    return torch.stack([cross_entropy_sum(row, head, own) for row, own in zip(hidden, labels, strict=True)])
+def _losses_of_rows(hidden: Tensor, head: Head, batch: Batch) -> Tensor:
+    rows = zip(hidden, batch.labels, strict=True)
+    return torch.stack([cross_entropy_sum(row, head, labels) for row, labels in rows])
 
 
 def summary(scores: Mapping[str, DomainScore]) -> dict[str, float]:

@@ -4,6 +4,7 @@ Shapes: R rows, T tokens of a row, N = R·T positions, D width, V vocabulary, P 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,9 @@ IGNORE = -100
 Head = Tensor | HeadPart
 """The output head [V, D], or this process's part of it."""
 
-Measure = Callable[[Tensor, Head, Tensor], Tensor]
-"""Hidden states [R, T, D], head and labels [R, T] of a batch → what is wanted of them."""
+Measure = Callable[[Tensor, Any, Any], Tensor]
+"""Last hidden states [R, T, D], the model's head (a `Head`, if it is a language model), the batch → what is wanted of
+them. As an objective: the loss SUMMED over what the batch's `weight` counts; the engine divides by the weight."""
 
 
 def cross_entropy_sum(hidden: Tensor, head: Head, labels: Tensor, chunk: int = 512) -> Tensor:
@@ -33,9 +35,9 @@ def cross_entropy_sum(hidden: Tensor, head: Head, labels: Tensor, chunk: int = 5
     return _ChunkedCrossEntropy.apply(hidden, head, labels, chunk)  # pyright: ignore[reportReturnType]
 
 
-def summed_loss(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
-    """Sum of -log p(label) of a batch: a `Measure`."""
-    return cross_entropy_sum(hidden.flatten(0, 1), head, labels.flatten())
+def summed_loss(hidden: Tensor, head: Head, batch: Any) -> Tensor:
+    """Sum of -log p(label) of a batch: the objective of pretraining and of instruction data."""
+    return cross_entropy_sum(hidden.flatten(0, 1), head, batch.labels.flatten())
 
 
 def _loss_sum(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int) -> Tensor:

@@ -17,13 +17,14 @@ from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.lm.attention import attend_by_document, document_lengths
-from modelmill.tasks.lm.losses import Head
+from modelmill.tasks.lm.data import TrainingBatch
+from modelmill.tasks.lm.losses import Measure
 from modelmill.tasks.lm.names import beginning, folded_multipliers, kind_of
 from modelmill.tasks.lm.parallel.layout import check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.shard import set_whole, spread_model
-from modelmill.tasks.lm.parallel.vocabulary import ShardedHead
-from modelmill.tasks.lm.pipeline.run import own_parts
+from modelmill.tasks.lm.parallel.vocabulary import head_part
+from modelmill.tasks.lm.pipeline.run import own_parts, pipeline_of
 from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
@@ -89,12 +90,16 @@ def build_model(
     return _placed(model, device)
 
 
-def _empty_shards(config: Any, shape: ModelShape, ranks: Ranks, compute_dtype: torch.dtype) -> PreTrainedModel:
+def _empty_shards(
+    config: Any, shape: ModelShape, ranks: Ranks, compute_dtype: torch.dtype, with_head: bool = True
+) -> PreTrainedModel:
     """This process's part of a model in float32, with memory but without values."""
     check_layout(ranks.layout, shape)
     with no_init_weights(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.tie_weights()
+    if not with_head:
+        model.lm_head = None
     attend_by_document(model)
     spread_model(model, ranks, parts=own_parts(shape, ranks), compute_dtype=compute_dtype)
     return model
@@ -139,12 +144,14 @@ def load_model(
     device: str = "cpu",
     ranks: Ranks | None = None,
     compute_dtype: torch.dtype = torch.float32,
+    with_head: bool = True,
 ) -> PreTrainedModel:
     """Open a Hugging Face folder in float32, in training mode, if asked with other rotary embeddings and more positions
     (`rope_scaling` counts only beside a `rope_theta`).
 
     Where `ranks` has several processes, each gets its shards, which are gathered in `compute_dtype`; one whole tensor
-    at a time is read.
+    at a time is read. `with_head` false: without the matrix to the vocabulary, for a model that `set_head` gives
+    another one.
 
     Raises:
         InputError: the folder holds no model, or not all of its weights.
@@ -160,11 +167,14 @@ def load_model(
     if max_sequence_length is not None:
         changes["max_position_embeddings"] = max_sequence_length
     if not ranks.alone:
-        model = _empty_shards(AutoConfig.from_pretrained(folder, **changes), shape, ranks, compute_dtype)
+        config = AutoConfig.from_pretrained(folder, **changes)
+        model = _empty_shards(config, shape, ranks, compute_dtype, with_head)
         _read_shards(model, folder)
         return model.train()
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **changes)
+    if not with_head:
+        model.lm_head = None
     return _placed(model, device)
 
 
@@ -220,16 +230,25 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tenso
     return found.last_hidden_state
 
 
-def output_head(model: PreTrainedModel) -> Head:
-    """The matrix from hidden states to logits [vocabulary, width], or this process's part where it is cut."""
-    head: Any = model.lm_head
-    return head.part() if isinstance(head, ShardedHead) else head.weight
+def output_head(model: PreTrainedModel) -> Any:
+    """What comes after the last hidden states: of a language model the matrix to logits [vocabulary, width], or this
+    process's part where it is cut."""
+    return head_part(model.lm_head)
 
 
-def whole_head(model: PreTrainedModel) -> Tensor:
-    """All of the matrix from hidden states to logits [vocabulary, width]."""
-    head: Any = model.lm_head
-    return head.whole() if isinstance(head, ShardedHead) else head.weight
+def measure_batch(model: PreTrainedModel, batch: TrainingBatch, measure: Measure) -> Tensor:
+    """What `measure` makes of a batch on the model's device; not for a model cut into pipeline stages."""
+    return measure(hidden_states(model, *batch.sequences), output_head(model), batch)
+
+
+def set_head(model: PreTrainedModel, head: nn.Module) -> None:
+    """Give a model that was opened without a head one, whose `part()` measures get. Of the processes of a pipeline only
+    those with the last layers take it."""
+    pipeline = pipeline_of(model)
+    if pipeline is None:
+        model.lm_head = head
+    elif pipeline.stages[-1].part.has_head:
+        model.lm_head = pipeline.stages[-1].lm_head = head
 
 
 def set_context(

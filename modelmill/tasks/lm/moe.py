@@ -189,7 +189,7 @@ def _num_experts(model: Any) -> int:
     return getattr(model.config, "n_routed_experts", 0)
 
 
-def _nothing(hidden: Tensor, head: Head, labels: Tensor) -> Tensor:
+def _nothing(hidden: Tensor, head: Head, batch: Any) -> Tensor:
     return hidden.new_zeros(())
 
 

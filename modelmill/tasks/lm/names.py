@@ -17,7 +17,7 @@ Kind = Literal["embedding", "head", "reward_head", "final_norm", "residual", "ro
 _KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
     (re.compile(r"embed_tokens\.weight$"), "embedding"),
     (re.compile(r"lm_head\.weight$"), "head"),
-    (re.compile(r"^head\.weight$"), "reward_head"),
+    (re.compile(r"lm_head\.reward\.weight$"), "reward_head"),
     (re.compile(r"model\.norm\.weight$"), "final_norm"),
     (re.compile(r"norm\.weight$|bias$"), "vector"),
     (re.compile(r"\.mlp\.gate\.weight$"), "router"),

@@ -187,8 +187,8 @@ def right_shares(model: PreTrainedModel, prompts: Sequence[Prompt], tokens_per_f
     tokens = torch.tensor(lines)
     batch = Batch(tokens, tokens, torch.arange(tokens.shape[1]).expand_as(tokens))
 
-    def is_likeliest(hidden: Tensor, head: Head, tokens: Tensor) -> Tensor:
-        return logits_of(hidden[:, -tail - 1 : -1], head).argmax(-1) == tokens[:, -tail:]
+    def is_likeliest(hidden: Tensor, head: Head, batch: Batch) -> Tensor:
+        return logits_of(hidden[:, -tail - 1 : -1], head).argmax(-1) == batch.input_ids[:, -tail:]
 
     found = torch.cat(measured(model, batch.split(max(tokens_per_forward // len(lines[0]), 1)), is_likeliest))
     return [_right_share(row, prompt.items) for row, prompt in zip(found.tolist(), prompts, strict=True)]

@@ -99,6 +99,7 @@ class InitialisationConfig(StageConfig):
         return self
 
 
+Precision = Literal["fp32", "bf16"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
@@ -107,7 +108,7 @@ class TrainSettings(StageConfig):
 
     micro_batch_rows: int | None = None
     "Rows per forward pass (gradient accumulation); none: the whole batch. Pipelines take the layout's."
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     "bf16: autocast over fp32 weights (GPUs)."
     activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
     "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "

@@ -96,7 +96,7 @@ def _train(
         special_tokens=tokens.special_tokens,
         device=ranks.device,
         ranks=ranks,
-        compute_dtype=gathered_type(config.train),
+        compute_dtype=gathered_type(config.train.precision),
     )
     optimizer = build_optimizer(model, config.optimizer)
     report, decayed = train_with_branch(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.lm.data import TokenFolder
-from modelmill.tasks.lm.model import hidden_states, whole_head
+from modelmill.tasks.lm.model import hidden_states, output_head
+from modelmill.tasks.lm.parallel.vocabulary import logits_of
 from modelmill.tasks.suites.reader import load_suite, question_prompt
 
 _ROWS = 64  # sequences scored side by side
@@ -88,6 +88,6 @@ def _answer_nll(model: PreTrainedModel, questions: SuiteQuestions, rows: slice) 
     positions = torch.arange(length).expand(len(tokens), -1)
     hidden = hidden_states(model, ids.to(device), positions.to(device))
     row, column = wanted.nonzero(as_tuple=True)
-    logits: Tensor = hidden[row, column - 1] @ whole_head(model).T
+    logits = logits_of(hidden[row, column - 1], output_head(model))
     lost = torch.nn.functional.cross_entropy(logits.float(), ids[row, column].to(device), reduction="none")
     return np.bincount(row.numpy(), lost.cpu().double().numpy(), minlength=len(tokens))

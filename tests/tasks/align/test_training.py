@@ -17,10 +17,11 @@ from modelmill.tasks.align.supervised import train_supervised
 from modelmill.tasks.files import file_digest, read_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.losses import IGNORE
-from modelmill.tasks.lm.model import load_model
+from modelmill.tasks.lm.model import load_model, measure_batch
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pieces import open_pieces
+from modelmill.tasks.lm.settings import Precision
 from modelmill.tasks.verify.problems import problem_set
 
 
@@ -73,17 +74,17 @@ def test_supervised_training_lowers_the_loss_and_repeats(
 
 def test_only_the_reply_is_labelled_and_formatting_is_left_out_of_the_preference(chat: ChatFormat):
     [pair] = toy_pairs(chat, 1)
-    batch = PairBatches([pair], seed=0, pad_token_id=2, formatting=chat.formatting).take([0])
+    batch = PairBatches([pair], seed=0, pad_token_id=2, batch_pairs=5, formatting=chat.formatting).take([0])
     chosen, rejected = batch.labels.view(2, -1)
     assert chosen[chosen != IGNORE].tolist() == pair.chosen
     assert rejected[rejected != IGNORE].tolist() == pair.rejected
     assert chosen[batch.preferred.view(2, -1)[0]].tolist() == pair.chosen[:-1]
-    assert batch.conversations[0, batch.last[0, 0]] == chat.end_of_turn
+    assert batch.sequences[0][0, batch.last[0, 0]] == chat.end_of_turn
     assert batch.weight == 1
 
 
 def test_every_pair_of_a_step_is_trained_whatever_the_pieces(chat: ChatFormat, base: Path):
-    batch = PairBatches(toy_pairs(chat, 5), seed=0, pad_token_id=2).take(range(5))
+    batch = PairBatches(toy_pairs(chat, 5), seed=0, pad_token_id=2, batch_pairs=5).take(range(5))
     with open_pieces(load_model(base), 2, None) as pieces:
         assert pieces.backward(batch, 5, lambda _, piece: torch.tensor(piece.weight)) == 5
 
@@ -91,9 +92,10 @@ def test_every_pair_of_a_step_is_trained_whatever_the_pieces(chat: ChatFormat, b
 def test_reply_logprobs_are_those_of_the_whole_model(chat: ChatFormat, base: Path):
     model = load_model(base).eval()
     pairs = toy_pairs(chat, 3)
-    batch = PairBatches(pairs, seed=0, pad_token_id=2).take(range(3))
+    batch = PairBatches(pairs, seed=0, pad_token_id=2, batch_pairs=5).take(range(3))
     with torch.no_grad():
-        found, labels = (tensor.view(6, -1)[::2] for tensor in (reply_logprobs(model, batch, Ranks()), batch.labels))
+        logprobs = measure_batch(model, batch, reply_logprobs)
+        found, labels = (tensor.view(6, -1)[::2] for tensor in (logprobs, batch.labels))
         for row, pair in enumerate(pairs):
             tokens = torch.tensor([[*pair.prompt, *pair.chosen]])
             logprobs = model(tokens).logits[0, :-1].log_softmax(-1)
@@ -101,14 +103,16 @@ def test_reply_logprobs_are_those_of_the_whole_model(chat: ChatFormat, base: Pat
             assert torch.allclose(found[row][labels[row] != IGNORE], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_preference_step_starts_at_log_two_and_prefers_the_chosen(
-    chat: ChatFormat, tokenizer_folder: Path, base: Path, tmp_path: Path
+    precision: Precision, chat: ChatFormat, tokenizer_folder: Path, base: Path, tmp_path: Path
 ):
     pairs = toy_pairs(chat, 40)
     model = load_model(base)
-    batches = PairBatches(pairs, seed=0, pad_token_id=2, formatting=chat.formatting)
+    batches = PairBatches(pairs, seed=0, pad_token_id=2, batch_pairs=5, formatting=chat.formatting)
     batches.reference = reference_logprobs(model, batches, Ranks())
-    loss = preference_objective(PreferenceConfig(nll_weight=0.0), Ranks())(model, batches.take(range(40))) / 40
+    objective = preference_objective(PreferenceConfig(nll_weight=0.0), Ranks())
+    loss = measure_batch(model, batches.take(range(40)), objective) / 40
     assert loss.item() == pytest.approx(0.6931, abs=1e-3)
     write_pairs(tmp_path / "pairs.parquet", problem_set("train", 40, seed=0), pairs)
     record = train_preference(
@@ -117,7 +121,7 @@ def test_a_preference_step_starts_at_log_two_and_prefers_the_chosen(
         pairs=tmp_path / "pairs.parquet",
         formatting=sorted(chat.formatting),
         output=tmp_path / "model",
-        config=PreferenceConfig(learning_rate=5e-3, batch_pairs=8, epochs=6),
+        config=PreferenceConfig(learning_rate=5e-3, batch_pairs=8, epochs=6, precision=precision),
         **common(tmp_path, "dpo"),
     )
     assert record["curve"][-1]["loss"] < 0.7 * record["curve"][0]["loss"]
@@ -144,7 +148,8 @@ def test_averaging_with_the_start_halves_the_way(chat: ChatFormat, tokenizer_fol
     assert not torch.allclose(whole, start, atol=1e-5)
 
 
-def test_a_reward_model_tells_right_from_wrong(chat: ChatFormat, base: Path, tmp_path: Path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_reward_model_tells_right_from_wrong(precision: Precision, chat: ChatFormat, base: Path, tmp_path: Path):
     pairs = toy_pairs(chat, 60)
     problems = problem_set("train", 60, seed=0)
     replies = [
@@ -160,7 +165,7 @@ def test_a_reward_model_tells_right_from_wrong(chat: ChatFormat, base: Path, tmp
         replies=tmp_path / "replies.parquet",
         output=tmp_path / "reward.safetensors",
         rewards=tmp_path / "rewards.json",
-        config=RewardConfig(learning_rate=5e-3, batch_pairs=8, epochs=4),
+        config=RewardConfig(learning_rate=5e-3, batch_pairs=8, epochs=4, precision=precision),
         **common(tmp_path, "reward"),
     )
     rewards = read_json(tmp_path / "rewards.json")

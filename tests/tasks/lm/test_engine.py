@@ -13,7 +13,7 @@ from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import load_moments, save_moments, snapshots
 from modelmill.tasks.lm.data import Batch, RowBatches, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import train
-from modelmill.tasks.lm.model import build_model, whole_head
+from modelmill.tasks.lm.model import build_model, output_head
 from modelmill.tasks.lm.optim import build_optimizer, moments
 from modelmill.tasks.lm.parallel.states import state_folders
 from modelmill.tasks.lm.plan import Plan, Schedule, StepPoint
@@ -97,7 +97,7 @@ def test_instruction_examples_train_in_the_same_loop(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_stops_with_advice(tokens_folder: Path) -> None:
     model, optimizer = trainee()
     with torch.no_grad():
-        whole_head(model)[50:] = math.nan
+        output_head(model)[50:] = math.nan
     batches = RowBatches(document_mixture(open_tokens(tokens_folder), seed=1))
     with pytest.raises(MillError, match="Lower the learning rate"):
         train(model, optimizer, PLAN, batches, TrainSettings(log_every_steps=1))

@@ -14,9 +14,9 @@ from modelmill.tasks.lm.model import (
     folded_multiplier,
     hidden_states,
     load_model,
+    output_head,
     read_shape,
     set_context,
-    whole_head,
 )
 from modelmill.tasks.lm.optim import build_optimizer, set_learning_rate
 from modelmill.tasks.lm.settings import InitialisationConfig, OptimizerConfig
@@ -116,7 +116,7 @@ def test_folded_multipliers_train_like_multipliers_of_the_forward_pass(shape: Mo
         set_learning_rate(optimizer, 1e-2)
         losses = []
         for _ in range(6):
-            logits = hidden_states(each, ids[:, :-1], positions) @ whole_head(each).T
+            logits = hidden_states(each, ids[:, :-1], positions) @ output_head(each).T
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
             loss.backward()
             optimizer.step()
@@ -151,7 +151,7 @@ def test_export_opens_with_transformers_and_gives_the_same_logits(
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     ids = torch.randint(16, 384, (2, 100))
     with torch.no_grad():
-        ours = hidden_states(model, ids, torch.arange(100).expand(2, -1)) @ whole_head(model).T
+        ours = hidden_states(model, ids, torch.arange(100).expand(2, -1)) @ output_head(model).T
         torch.testing.assert_close(ours, reloaded(ids).logits, atol=1e-5, rtol=1e-5)
     assert AutoTokenizer.from_pretrained(tmp_path / "model").encode("the mill", add_special_tokens=False)
     changed = shape.model_copy(update={"rope_theta": 50_000.0, "rope_scaling": scaling, "max_sequence_length": 128})

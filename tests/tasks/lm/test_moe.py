@@ -7,9 +7,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
-from modelmill.tasks.lm.engine import next_token_loss, train
+from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.evaluate import validation_set
-from modelmill.tasks.lm.model import build_model, hidden_states
+from modelmill.tasks.lm.losses import summed_loss
+from modelmill.tasks.lm.model import build_model, hidden_states, measure_batch
 from modelmill.tasks.lm.moe import balance_loss, expert_loads, max_violation, open_routers, router_modules
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.ranks import Ranks
@@ -68,13 +69,13 @@ def test_the_balance_loss_reaches_the_gradient_with_its_weight(tokens_folder: Pa
     logits: list[Tensor] = []
     for router in router_modules(reference):
         router.register_forward_hook(lambda module, inputs, output: logits.append(output[0]))
-    loss = next_token_loss(reference, batch) / batch.weight
+    loss = measure_batch(reference, batch, summed_loss) / batch.weight
     losses = torch.stack([balance_loss(each, 4, 2) for each in logits])
     (loss + 0.5 * losses.sum() / 4).backward()
     with open_routers([plain], ExpertBalance(sequence_loss=0.5), Ranks()) as routers:
         routers.begin_step(4)
         for part in batch.split(2):
-            (next_token_loss(plain, part) / batch.weight).backward()
+            (measure_batch(plain, part, summed_loss) / batch.weight).backward()
         figures = routers.end_step(0.0)
     for one, other in zip(reference.parameters(), plain.parameters(), strict=True):
         assert torch.allclose(one.grad, other.grad, atol=1e-6)  # pyright: ignore

@@ -3,8 +3,9 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from modelmill.tasks.lm.data import Batch
 from modelmill.tasks.lm.losses import summed_loss
-from modelmill.tasks.lm.model import build_model, hidden_states, output_head
+from modelmill.tasks.lm.model import build_model, measure_batch
 from modelmill.tasks.lm.recompute import PRODUCTS, open_recomputation
 from modelmill.tasks.lm.settings import ActivationCheckpointing
 from tests.tasks.lm.tiny_run import SHAPE
@@ -29,8 +30,7 @@ def counted(kind: ActivationCheckpointing) -> tuple[int, int]:
     model = build_model(SHAPE, seed=1)
     tokens = torch.arange(2 * 32).view(2, 32)
     with open_recomputation([model], kind), Counter() as counter:
-        hidden = hidden_states(model, tokens, torch.arange(32).expand(2, -1))
-        summed_loss(hidden, output_head(model), tokens).backward()
+        measure_batch(model, Batch(tokens, tokens, torch.arange(32).expand(2, -1)), summed_loss).backward()
     return counter.products, counter.others
 
 

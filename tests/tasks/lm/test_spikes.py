@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from modelmill.tasks.errors import MillError
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import weights
 from modelmill.tasks.lm.data import Batch, RowBatches, document_mixture, open_tokens
-from modelmill.tasks.lm.engine import next_token_loss, train
+from modelmill.tasks.lm.engine import train
+from modelmill.tasks.lm.losses import summed_loss
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import StepPoint
@@ -49,8 +49,8 @@ class Poisoned(RowBatches):
         return batch
 
 
-def objective(model: PreTrainedModel, batch: Batch) -> Tensor:
-    return next_token_loss(model, batch) * (math.nan if (batch.labels == NOT_A_NUMBER).all() else 1.0)
+def objective(hidden: Tensor, head: Tensor, batch: Batch) -> Tensor:
+    return summed_loss(hidden, head, batch) * (math.nan if (batch.labels == NOT_A_NUMBER).all() else 1.0)
 
 
 def trained(batches: Poisoned, workspace: Path | None, **spikes) -> tuple[dict[str, Tensor], TrainReport]:

@@ -50,6 +50,11 @@ class Ranks:
         return self.rank == 0
 
     @property
+    def pipeline_rank(self) -> int:
+        """Which of the processes of a pipeline this is: stages i, i + P, ... of P are the i-th's."""
+        return self.rank // self.layout.stage_size
+
+    @property
     def sharing_rank(self) -> int:
         return self.rank % self.layout.sharing_size
 
@@ -60,6 +65,14 @@ class Ranks:
         if self.mesh is not None and self.layout.tensor > 1:
             groups.append(self.mesh["tensor"].get_group())
         return groups
+
+    @property
+    def stage_groups(self) -> list[dist.ProcessGroup]:
+        """Groups over all of which together a sum goes over the processes that hold the same layers."""
+        if self.mesh is None:
+            return []
+        names = ("replicate", "shard", "tensor")
+        return [self.mesh[name].get_group() for name in names if self.mesh[name].size() > 1]
 
     @property
     def data_rank(self) -> int:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -58,7 +58,7 @@ def share_rows(model: Any, bodies: Sequence[Any], ranks: Ranks) -> None:
 
     for body in bodies:
         body.register_forward_pre_hook(take_part, with_kwargs=True)
-    if bodies and model.lm_head is not None:
+    if bodies and not isinstance(bodies[-1].norm, nn.Identity):
         bodies[-1].register_forward_hook(join_parts)
 
 

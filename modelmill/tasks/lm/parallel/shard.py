@@ -53,8 +53,9 @@ def spread_model(
         _shard_head(model, ranks)
     model.to_empty(device=ranks.device)
     model.model.rotary_emb = _rotary(model, ranks)
-    weight = model.model.embed_tokens.weight if model.config.tie_word_embeddings else model.lm_head.weight
-    model.lm_head = ShardedHead(weight, _tensor_mesh(ranks))
+    if model.lm_head is not None:
+        weight = model.model.embed_tokens.weight if model.config.tie_word_embeddings else model.lm_head.weight
+        model.lm_head = ShardedHead(weight, _tensor_mesh(ranks))
 
 
 def cut_vocabulary(model: Any, ranks: Ranks) -> None:
@@ -135,7 +136,7 @@ def _cut_by_vocabulary(model: Any, roots: Sequence[nn.Module]) -> set[Any]:
 
 def _shard_head(model: Any, ranks: Ranks) -> None:
     """FSDP's cut of a head that is no part of the body."""
-    if model.config.tie_word_embeddings:
+    if model.config.tie_word_embeddings or model.lm_head is None:
         return
     outer = ("replicate", "shard") if ranks.layout.data_replicate > 1 else ("shard",)
     cuts: dict[str, Any] = {"replicate": Replicate(), "shard": Shard(0)}
@@ -159,7 +160,7 @@ def whole_tensors(tensors: dict[str, Tensor], ranks: Ranks) -> Iterator[tuple[st
     Those of a pipeline's later stages are gathered there, then sent to the first process.
     """
     for name, tensor in tensors.items():
-        if ranks.layout.pipeline == 1 or ranks.rank < ranks.layout.stage_size:
+        if ranks.pipeline_rank == 0:
             value = whole(tensor)
             if ranks.is_first:
                 yield name, value.cpu()
@@ -170,7 +171,7 @@ def whole_tensors(tensors: dict[str, Tensor], ranks: Ranks) -> Iterator[tuple[st
 def _sent(tensors: dict[str, Tensor], holder: int, ranks: Ranks) -> Iterator[tuple[str, Tensor]]:
     """Whole tensors that the `holder`-th process of each pipeline has."""
     assert ranks.mesh is not None
-    group, place = ranks.mesh["pipeline"].get_group(), ranks.rank // ranks.layout.stage_size
+    group, place = ranks.mesh["pipeline"].get_group(), ranks.pipeline_rank
     facts = [[(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()]]
     dist.broadcast_object_list(facts, group=group, group_src=holder, device=torch.device("cpu"))
     for name, shape, dtype in facts[0]:

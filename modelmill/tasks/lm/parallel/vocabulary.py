@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
-from modelmill.tasks.lm.parallel.collectives import scatter_sequence
+from modelmill.tasks.lm.parallel.collectives import gather_sequence, scatter_sequence
 
 
 class HeadPart(NamedTuple):
@@ -37,26 +37,31 @@ class ShardedHead(nn.Module):
     def part(self) -> Tensor | HeadPart:
         """What this process computes the loss with: all of the matrix, or its entries of it where there is a tensor
         group. The gradient is summed over the processes that have the same."""
-        weight = self._gathered(cut=True)
+        weight = self._gathered()
         if self.tensor_mesh is None:
             return weight
         return HeadPart(weight, self.tensor_mesh.get_local_rank() * len(weight), self.tensor_mesh.get_group())
 
-    def whole(self) -> Tensor:
-        """All of the matrix; its gradient is summed over all processes, each of which has labels of its own."""
-        return self._gathered(cut=False)
-
-    def _gathered(self, cut: bool) -> Tensor:
+    def _gathered(self) -> Tensor:
         weight: Tensor = self.weight
         if not isinstance(weight, DTensor):
             return weight
-        names = weight.device_mesh.mesh_dim_names or ()
-        kept = [cut and name == "tensor" for name in names]
+        kept = [name == "tensor" for name in weight.device_mesh.mesh_dim_names or ()]
         gathered = weight.redistribute(placements=[Shard(0) if keep else Replicate() for keep in kept])
         return gathered.to_local(grad_placements=[Shard(0) if keep else Partial() for keep in kept])
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.whole())
+        return F.linear(hidden, whole_head(self.part()))
+
+
+def head_part(head: Any) -> Any:
+    """What a head's module gives for computing: its `part()`, or the weight of an ordinary one."""
+    return head.weight if isinstance(head, nn.Linear) else head.part()
+
+
+def whole_head(head: Tensor | HeadPart) -> Tensor:
+    """All of the matrix [V, D]; its gradient is summed over the group, each process of which has labels of its own."""
+    return gather_sequence(head.weight[None], head.group)[0] if isinstance(head, HeadPart) else head
 
 
 def cut_by_entries(module: Any, mesh: DeviceMesh) -> None:

@@ -30,17 +30,18 @@ class PipelineConfig(StageConfig):
             )
         return self
 
-    def num_micro_batches(self, num_rows: int, num_processes: int) -> int:
-        """Micro-batches that the rows of one pipeline make in a step.
+    def num_micro_batches(self, num_rows: int, num_processes: int, sequences_per_row: int = 1) -> int:
+        """Micro-batches that the rows of one pipeline make in a step; a row of several sequences is never cut.
 
         Raises:
             RecipeError: the rows do not make equal ones, or not as many as the schedule needs.
         """
-        number, left = divmod(num_rows, self.micro_batch_rows)
+        rows_at_once = max(self.micro_batch_rows // sequences_per_row, 1)
+        number, left = divmod(num_rows, rows_at_once)
         if left:
             raise RecipeError(
-                f"found {num_rows} rows for a pipeline and {self.micro_batch_rows} rows in a micro-batch; expected a "
-                "multiple: change batch_tokens or the layout's micro_batch_rows"
+                f"found {num_rows} rows for a pipeline and {rows_at_once} rows in a micro-batch; expected a "
+                "multiple: change the size of the batches or the layout's micro_batch_rows"
             )
         self.check_micro_batches(number, num_processes)
         return number
@@ -55,6 +56,6 @@ class PipelineConfig(StageConfig):
         if num_micro_batches < num_processes or (self.num_chunks > 1 and num_micro_batches % rounds):
             raise RecipeError(
                 f"found {num_micro_batches} micro-batches for {self.schedule} on {num_processes} processes; expected "
-                f"at least {num_processes}, for interleaved-1f1b a multiple of {rounds}: change batch_tokens or the "
-                "layout's micro_batch_rows"
+                f"at least {num_processes}, for interleaved-1f1b a multiple of {rounds}: change the size of the "
+                "batches or the layout's micro_batch_rows"
             )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
 
-from modelmill.tasks.lm.data import Batch
+from modelmill.tasks.lm.data import TrainingBatch
 from modelmill.tasks.lm.losses import Measure
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pipeline.split import StagePart, stage_parts
@@ -26,7 +26,7 @@ def own_parts(shape: ModelShape, ranks: Ranks) -> list[StagePart]:
         return []
     num_stages = layout.pipeline * layout.stages.num_chunks
     parts = stage_parts(shape, num_stages, shape.max_sequence_length, layout.stages.balance)
-    return parts[ranks.rank // layout.stage_size :: layout.pipeline]
+    return parts[ranks.pipeline_rank :: layout.pipeline]
 
 
 class Pipeline:
@@ -41,23 +41,25 @@ class Pipeline:
         self._schedules: dict[tuple[int, int], Any] = {}
         self._weight = 1.0
 
-    def backward(self, batch: Batch, weight: float) -> Tensor:
-        """Add the gradients of (summed loss / weight) and return that loss [], or 0 where another process has the head.
+    def backward(self, batch: TrainingBatch, weight: float, objective: Measure) -> Tensor:
+        """Add the gradients of (the objective / weight) and return that loss [], or 0 where another process has the
+        head.
 
-        `weight` is the number of labels of the whole batch of all data-parallel processes.
+        `weight` is that of the whole batch of all data-parallel processes.
 
         Raises:
             RecipeError: the rows do not make equal micro-batches, or not as many as the schedule needs.
         """
-        rows, length = batch.input_ids.shape
-        schedule = self._schedule(rows, length)
+        tokens, _ = batch.sequences
+        schedule = self._schedule(len(batch.labels), *tokens.shape)
         self._weight = weight
-        own = [batch.input_ids] if self.stages[0].part.has_embedding else []
+        own = [tokens] if self.stages[0].part.has_embedding else []
         losses: list[Tensor] = []
         schedule.step(
             *own,
-            position_ids=batch.position_ids,
-            labels=batch.labels,
+            kind=type(batch),
+            tensors=batch.tensors,
+            measure=objective,
             target=batch.labels,
             losses=losses,
             return_outputs=False,
@@ -68,13 +70,13 @@ class Pipeline:
         return total
 
     @torch.no_grad()
-    def measured(self, batches: Iterable[Batch], measure: Measure) -> list[Tensor]:
+    def measured(self, batches: Iterable[TrainingBatch], measure: Measure) -> list[Tensor]:
         """What `measure` makes of each batch, in main memory, without gradients, on every process of the group."""
         found: list[Tensor] = []
         for batch in batches:
             batch = batch.to(str(self.device))
             for stage in self.stages:
-                output = stage(self._input(stage, batch), batch.position_ids, batch.labels, measure)
+                output = stage(self._input(stage, batch), type(batch), batch.tensors, measure)
                 if stage.part.has_head:
                     found.append(output.cpu())
                 else:
@@ -87,10 +89,11 @@ class Pipeline:
         dist.broadcast_object_list(shared, group=self.group, group_src=last, device=torch.device("cpu"))
         return shared[0]
 
-    def _input(self, stage: Stage, batch: Batch) -> Tensor:
+    def _input(self, stage: Stage, batch: TrainingBatch) -> Tensor:
+        tokens, _ = batch.sequences
         if stage.part.has_embedding:
-            return batch.input_ids
-        rows, length = batch.input_ids.shape
+            return tokens
+        rows, length = tokens.shape
         hidden = torch.empty_like(boundary(stage, rows, length, self.layout.sharing_size)[0], device=self.device)
         dist.recv(hidden, group=self.group, group_src=self._holder(stage.part.index - 1))
         return hidden
@@ -98,25 +101,25 @@ class Pipeline:
     def _holder(self, index: int) -> int:
         return index % self.layout.pipeline
 
-    def _schedule(self, rows: int, length: int) -> Any:
+    def _schedule(self, rows: int, sequences: int, length: int) -> Any:
         """A schedule fits one shape of batch, which a plan changes a few times in a run."""
-        if (rows, length) not in self._schedules:
+        if (sequences, length) not in self._schedules:
             config = self.layout.stages
-            num_micro_batches = config.num_micro_batches(rows, self.layout.pipeline)
-            stages = [self._torch_stage(stage, length) for stage in self.stages]
+            num_micro_batches = config.num_micro_batches(rows, self.layout.pipeline, sequences // rows)
+            stages = [self._torch_stage(stage, sequences // num_micro_batches, length) for stage in self.stages]
             self._schedules = {
-                (rows, length): SCHEDULES[config.schedule](
+                (sequences, length): SCHEDULES[config.schedule](
                     stages if config.schedule == "interleaved-1f1b" else stages[0],  # pyright: ignore
                     num_micro_batches,
                     loss_fn=lambda loss, _: loss / self._weight,
                     scale_grads=False,
                 )
             }
-        return self._schedules[rows, length]
+        return self._schedules[sequences, length]
 
-    def _torch_stage(self, stage: Stage, length: int) -> PipelineStage:
+    def _torch_stage(self, stage: Stage, sequences: int, length: int) -> PipelineStage:
         config, layout = self.layout.stages, self.layout
-        inputs, outputs = boundary(stage, config.micro_batch_rows, length, layout.sharing_size)
+        inputs, outputs = boundary(stage, sequences, length, layout.sharing_size)
         return PipelineStage(
             stage,
             stage.part.index,

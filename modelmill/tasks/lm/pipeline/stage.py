@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from modelmill.tasks.lm.attention import document_lengths
-from modelmill.tasks.lm.losses import Measure, summed_loss
+from modelmill.tasks.lm.data import TrainingBatch
+from modelmill.tasks.lm.losses import Measure
+from modelmill.tasks.lm.parallel.vocabulary import head_part
 from modelmill.tasks.lm.pipeline.split import StagePart
 
 
@@ -16,7 +18,7 @@ class Stage(nn.Module):
     """Part of a Llama or Dots1 whose parameters are called as in the whole model.
 
     forward: token ids [rows, length] on the first stage, hidden states [rows, length, width] on the others → hidden
-    states, on the last stage what `measure` makes of them (the summed -log p(label)). It runs transformers' own forward
+    states, on the last stage what `measure` makes of them (a summed loss []). It runs transformers' own forward
     over the layers that are left, so where documents begin comes from `position_ids` on every stage. Takes the model's
     modules, not copies.
     `compute_dtype` bfloat16: under autocast, which a schedule's backward passes must lie outside of; hidden states are
@@ -35,18 +37,20 @@ class Stage(nn.Module):
             self.model.norm = nn.Identity()
         self.lm_head = model.lm_head if part.has_head else None
 
-    def forward(self, inputs: Tensor, position_ids: Tensor, labels: Tensor, measure: Measure = summed_loss) -> Tensor:
-        """[rows, length] or [rows, length, width] → [rows, length, width], or the measure (the summed loss [])."""
+    def forward(self, inputs: Tensor, kind: type[TrainingBatch], tensors: dict[str, Tensor], measure: Measure) -> Any:
+        """[rows, length] or [rows, length, width], and the batch's kind and tensors, which torch's schedules can cut
+        into micro-batches → [rows, length, width], or the measure."""
         own = {"input_ids": inputs} if self.part.has_embedding else {"inputs_embeds": inputs.float()}
+        batch = kind(**tensors)
+        _, position_ids = batch.sequences
         lengths = document_lengths(position_ids)
         autocast = self.compute_dtype != torch.float32
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
             found = self.model(**own, position_ids=position_ids, document_lengths=lengths, use_cache=False)
             hidden = found.last_hidden_state
-            if self.lm_head is None:
+            if not self.part.has_head:
                 return hidden.to(self.compute_dtype)
-            head: Any = self.lm_head
-            return measure(hidden, head.part(), labels)
+            return measure(hidden, head_part(self.lm_head), batch)
 
 
 def keep_parts(model: Any, parts: Sequence[StagePart]) -> None:
