@@ -19,16 +19,15 @@ from modelmill.flows.benches.measured import check_place
 from modelmill.tasks.errors import MillError, RecipeError
 
 _CHILD = "modelmill.flows.benches.train_case"
-_PEERS = ("plain loop", "HF Trainer")
+_OURS = ("modelmill", "modelmill, documents", "modelmill, compiled")
+_PEERS = ("plain loop", "HF Trainer", "plain loop, compiled")
 CASES = {
     "cpu": {
-        "2m": ("modelmill", "modelmill, documents", *_PEERS),
-        "17m": ("modelmill", "modelmill, documents", *_PEERS),
+        "2m": (*_OURS, *_PEERS),
+        "17m": (*_OURS, *_PEERS),
         "moe": ("modelmill", "modelmill, eager experts"),
     },
-    "cuda": {
-        size: ("modelmill", "modelmill, documents", *_PEERS, "plain loop, compiled") for size in ("0.12b", "1b", "3b")
-    },
+    "cuda": {size: (*_OURS, *_PEERS) for size in ("0.12b", "1b", "3b")},
 }
 """For each device, the cases and who runs them; the first is what the others are compared with."""
 Row = dict[str, Any]

@@ -121,13 +121,18 @@ def modelmill_documents(case: Case, device: str, clock: Clock) -> tuple[float, f
     return _engine(case, device, clock, documents=8)
 
 
+def modelmill_compiled(case: Case, device: str, clock: Clock) -> tuple[float, float]:
+    """The engine with compiled layers, without documents in a row; compilation is part of the warm-up."""
+    return _engine(case, device, clock, documents=1, compile=True)
+
+
 def modelmill_eager_experts(case: Case, device: str, clock: Clock) -> tuple[float, float]:
     """The engine with transformers' loop over experts in place of the grouped product."""
     return _engine(case, device, clock, documents=1, experts="eager")
 
 
 def _engine(
-    case: Case, device: str, clock: Clock, *, documents: int, experts: str | None = None
+    case: Case, device: str, clock: Clock, *, documents: int, experts: str | None = None, compile: bool = False
 ) -> tuple[float, float]:
     model = _model(case, device)
     if experts:
@@ -141,7 +146,7 @@ def _engine(
         schedule=Schedule(kind="constant", learning_rate=LEARNING_RATE),
     )
     precision = "fp32" if device == "cpu" else "bf16"
-    settings = TrainSettings(num_threads=1, log_every_steps=1, precision=precision)
+    settings = TrainSettings(num_threads=1, log_every_steps=1, precision=precision, compile=compile)
     batches, border = RandomBatches(case, documents), case.warm_up * tokens
     first = train(model, optimizer, plan, batches, settings, end_tokens=border)
     started = clock.now()
@@ -222,6 +227,7 @@ def hugging_face_trainer(case: Case, device: str, clock: Clock) -> tuple[float, 
 TRAINERS: dict[str, Trainer] = {
     "modelmill": modelmill,
     "modelmill, documents": modelmill_documents,
+    "modelmill, compiled": modelmill_compiled,
     "modelmill, eager experts": modelmill_eager_experts,
     "plain loop": plain_loop,
     "plain loop, compiled": compiled_loop,

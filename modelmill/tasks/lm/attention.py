@@ -31,6 +31,7 @@ def document_lengths(position_ids: Tensor) -> list[int]:
     return torch.diff(starts, append=starts.new_tensor([first.numel()])).tolist()
 
 
+@torch.compiler.disable
 def _attention(
     module: nn.Module,
     query: Tensor,

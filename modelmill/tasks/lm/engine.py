@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.checkpoints import save_snapshot
+from modelmill.tasks.lm.compilation import open_compilation
 from modelmill.tasks.lm.data import Batches, TrainingBatch
 from modelmill.tasks.lm.losses import Measure, summed_loss
 from modelmill.tasks.lm.model import measure_batch, set_rope_theta
@@ -106,6 +107,7 @@ def train(
         num_pieces = settings.num_pieces if device == "cpu" and ranks.alone else 1
         with (
             open_pieces(model, num_pieces, settings.num_threads) as pieces,
+            open_compilation(pieces.models, settings.compile),
             open_recomputation(pieces.models, settings.activation_checkpointing),
             open_routers(pieces.models, settings.balance, ranks) as routers,
             open_watchdog(settings.hang_seconds) as watchdog,

@@ -20,6 +20,7 @@ from modelmill.tasks.lm.attention import attend_by_document, document_lengths
 from modelmill.tasks.lm.data import TrainingBatch
 from modelmill.tasks.lm.losses import Measure
 from modelmill.tasks.lm.names import beginning, folded_multipliers, kind_of
+from modelmill.tasks.lm.norms import fuse_norms
 from modelmill.tasks.lm.parallel.layout import check_layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.shard import set_whole, spread_model
@@ -101,6 +102,7 @@ def _empty_shards(
     if not with_head:
         model.lm_head = None
     attend_by_document(model)
+    fuse_norms(model)
     spread_model(model, ranks, parts=own_parts(shape, ranks), compute_dtype=compute_dtype)
     return model
 
@@ -108,6 +110,7 @@ def _empty_shards(
 def _placed(model: PreTrainedModel, device: str) -> PreTrainedModel:
     model.to(torch.device(device)).train()  # pyright: ignore[reportArgumentType]
     attend_by_document(model)
+    fuse_norms(model)
     return model
 
 

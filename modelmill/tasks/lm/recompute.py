@@ -16,6 +16,7 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
+from modelmill.tasks.lm.forwards import replaced_forwards
 from modelmill.tasks.lm.parallel import matrices  # noqa: F401 (it defines one of the products)
 from modelmill.tasks.lm.settings import ActivationCheckpointing
 
@@ -44,19 +45,11 @@ def open_recomputation(models: Sequence[Any], kind: ActivationCheckpointing) -> 
     The bits stay the same: nothing in a layer is random.
     """
     layers = [layer for model in models for layer in model.model.layers] if kind != "none" else []
-    forwards = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        layer.forward = _recomputed(layer.forward, kind)
-    try:
+    with replaced_forwards(layers, partial(_recomputed, kind)):
         yield
-    finally:
-        for layer, forward in zip(layers, forwards, strict=True):
-            del layer.forward
-            if forward is not None:
-                layer.forward = forward
 
 
-def _recomputed(forward: Callable[..., Any], kind: ActivationCheckpointing) -> Callable[..., Any]:
+def _recomputed(kind: ActivationCheckpointing, forward: Callable[..., Any]) -> Callable[..., Any]:
     contexts = partial(create_selective_checkpoint_contexts, PRODUCTS) if kind == "selective" else noop_context_fn
 
     def run(*arguments: Any, **named: Any) -> Any:

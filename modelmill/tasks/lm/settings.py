@@ -113,6 +113,9 @@ class TrainSettings(StageConfig):
     activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
     "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "
     "work and far less memory; selective: all but matrix products and attention, hardly more work."
+    compile: bool = Field(default=False, json_schema_extra={"placement": True})
+    "Compile the layers with torch.compile, once a shape of batch (half a minute on a CPU; wants a C++ compiler); not "
+    "with selective activation checkpointing."
     log_every_steps: int = Field(default=10, gt=0)
     "Steps averaged into one line of the curve."
     validate_every_tokens: int | None = None
@@ -138,6 +141,15 @@ class TrainSettings(StageConfig):
     "What counts as a loss spike, and how often the run goes back behind one."
     hang_seconds: float = Field(default=40.0, gt=0, json_schema_extra={"placement": True})
     "Several processes only: one that stands still for so long (at least five of the longest step) ends the run."
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainSettings":
+        if self.compile and self.activation_checkpointing == "selective":
+            raise ValueError(
+                "compile with activation_checkpointing: selective; torch cannot tell the products of a compiled layer "
+                "apart: use full or none, or no compile"
+            )
+        return self
 
 
 class NeedleConfig(StageConfig):

@@ -1,0 +1,94 @@
+"""Compiled layers beside eager ones: the same curves on one process and on two gloo processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.lm.compilation import check_compiler, has_compiler
+from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
+from modelmill.tasks.lm.engine import train
+from modelmill.tasks.lm.model import build_model
+from modelmill.tasks.lm.optim import build_optimizer
+from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.ranks import Ranks, join_layout
+from modelmill.tasks.lm.plan import Plan, Schedule
+from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
+from modelmill.tasks.lm.shape import Experts, ModelShape
+from tests.tasks.lm.gloo_processes import on_processes
+
+# torch's compiler hides the warnings that it sets off itself, which pytest undoes.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+
+DENSE = ModelShape(
+    vocab_size=384,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    intermediate_size=48,
+    max_sequence_length=64,
+    tie_embeddings=False,
+)
+EXPERTS = Experts(num_routed=4, num_shared=1, top_k=2, intermediate_size=16, first_dense_layers=1)
+SHAPES = {"dense": DENSE, "moe": DENSE.model_copy(update={"experts": EXPERTS})}
+PLAN = Plan(
+    total_tokens=2 * 4 * 64,
+    batch_tokens=4 * 64,
+    sequence_length=64,
+    schedule=Schedule(kind="constant", learning_rate=1e-2),
+)
+EAGER = TrainSettings(log_every_steps=1)
+COMPILED = EAGER.model_copy(update={"compile": True})
+LAYOUTS = [
+    Layout(data_shard=2),
+    Layout(context=2),
+    Layout(tensor=2),
+    Layout(pipeline=2),
+]
+
+
+def curve(kind: str, tokens_folder: Path, settings: TrainSettings, ranks: Ranks) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step."""
+    tokens = open_tokens(tokens_folder)
+    model = build_model(SHAPES[kind], seed=1, special_tokens=tokens.special_tokens, ranks=ranks)
+    optimizer = build_optimizer(model, OptimizerConfig(eps=1e-4))
+    report = train(model, optimizer, PLAN, RowBatches(document_mixture(tokens, seed=1)), settings, ranks=ranks)
+    return [(line["loss"], line["grad_norm"]) for line in report.curve]
+
+
+def near(found: list[tuple[float, float]]) -> Any:
+    return [pytest.approx(pair, rel=1e-5) for pair in found]
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", SHAPES)
+def test_compiled_layers_give_the_eager_curve(kind: str, tokens_folder: Path) -> None:
+    expected = near(curve(kind, tokens_folder, EAGER, Ranks()))
+    for changes in ({"num_pieces": 2}, {"activation_checkpointing": "full"}):
+        assert curve(kind, tokens_folder, COMPILED.model_copy(update=changes), Ranks()) == expected, changes
+
+
+def on_layouts(tokens_folder: Path) -> list[list[tuple[float, float]]]:
+    return [curve("dense", tokens_folder, COMPILED, join_layout(layout)) for layout in LAYOUTS]
+
+
+@needs_compiler
+def test_compiled_layers_give_one_process_s_curve_on_two(tokens_folder: Path, tmp_path: Path) -> None:
+    expected = near(curve("dense", tokens_folder, EAGER, Ranks()))
+    for layout, found in zip(LAYOUTS, on_processes(2, on_layouts, tmp_path, tokens_folder), strict=True):
+        assert found == expected, layout.model_dump(exclude_defaults=True)
+
+
+def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ResourceError, match=r"train\.compile needs a C\+\+ compiler, and found no g"):
+        check_compiler()
+
+
+def test_compiling_and_selective_checkpointing_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="compile with activation_checkpointing: selective"):
+        TrainSettings(compile=True, activation_checkpointing="selective")
