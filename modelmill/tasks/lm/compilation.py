@@ -7,8 +7,10 @@ and experts stay as they are: their shapes change with the data.
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ def open_compilation(models: Sequence[Any], wanted: bool) -> Iterator[None]:
     other shapes.
 
     Raises:
-        ResourceError: there is no C++ compiler.
+        ResourceError: torch has nothing to compile with.
     """
     layers = [layer for model in models for layer in model.model.layers] if wanted else []
     if layers:
@@ -36,25 +38,23 @@ def open_compilation(models: Sequence[Any], wanted: bool) -> Iterator[None]:
 
 
 def check_compiler() -> None:
-    """Refuse a machine without a C++ compiler, which torch needs on a CPU as on a GPU.
+    """Refuse a machine without what torch compiles with, on a CPU as on a GPU.
 
     Raises:
-        ResourceError: there is none.
+        ResourceError: there is no C++ compiler, or Python's headers are missing.
     """
-    if not has_compiler():
+    if missing := missing_parts():
         raise ResourceError(
-            f"train.compile needs a C++ compiler, and found no {_compiler()}; install one (Debian: apt-get install "
-            "g++), name another one in CXX, or set train.compile: false"
+            f"train.compile needs a C++ compiler and Python's headers; found no {' and no '.join(missing)}: install them "
+            "(Debian: apt-get install g++ python3-dev), name another compiler in CXX, or set train.compile: false"
         )
 
 
-def has_compiler() -> bool:
-    """Whether there is the compiler that torch would use."""
-    return shutil.which(_compiler()) is not None
-
-
-def _compiler() -> str:
-    return os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+def missing_parts() -> list[str]:
+    """What torch would look for in vain."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    return [compiler] * (shutil.which(compiler) is None) + [str(header)] * (not header.is_file())
 
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:

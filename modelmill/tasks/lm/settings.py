@@ -114,8 +114,8 @@ class TrainSettings(StageConfig):
     "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "
     "work and far less memory; selective: all but matrix products and attention, hardly more work."
     compile: bool = Field(default=False, json_schema_extra={"placement": True})
-    "Compile the layers with torch.compile, once a shape of batch (half a minute on a CPU; wants a C++ compiler); not "
-    "with selective activation checkpointing."
+    "Compile the layers with torch.compile, once a shape of batch (half a minute on a CPU; wants g++ and Python's "
+    "headers); not with selective activation checkpointing."
     log_every_steps: int = Field(default=10, gt=0)
     "Steps averaged into one line of the curve."
     validate_every_tokens: int | None = None
