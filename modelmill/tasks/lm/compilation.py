@@ -9,7 +9,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,7 @@ def open_compilation(models: Sequence[Any], wanted: bool) -> Iterator[None]:
     if layers:
         check_compiler()
     experts = [layer.mlp for layer in layers if hasattr(layer.mlp, "experts")]
-    with ExitStack() as stack:
-        stack.enter_context(replaced_forwards(experts, torch.compiler.disable))
-        stack.enter_context(replaced_forwards(layers, _compiled))
+    with replaced_forwards(experts, torch.compiler.disable), replaced_forwards(layers, _compiled):
         yield
 
 
