@@ -49,9 +49,6 @@ def _loss_sum(hidden: Tensor, head: Tensor, labels: Tensor, chunk: int) -> Tenso
     return total
 
 
-_SMALLEST = torch.finfo(torch.float32).tiny
-
-
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Gradients are made in the forward pass, chunk by chunk, while the chunk's logits are still in the cache."""
 
@@ -63,9 +60,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         head_gradient = torch.zeros_like(head)
         for rows in kept.split(chunk):
             inputs, targets = hidden[rows], labels[rows, None]
-            gradient = torch.softmax((inputs @ head.T).float(), dim=1)
-            # One exponential where log_softmax and its gradient take two; what is lost is the size of losses beyond 87.
-            total -= gradient.gather(1, targets).clamp_(min=_SMALLEST).log_().sum()
+            logprobs = torch.log_softmax((inputs @ head.T).float(), dim=1)
+            total -= logprobs.gather(1, targets).sum()
+            gradient = logprobs.exp_()
             gradient.scatter_add_(1, targets, gradient.new_full(targets.shape, -1.0))
             gradient = gradient.to(hidden.dtype)
             hidden_gradient[rows] = (gradient @ head).to(hidden.dtype)
