@@ -79,6 +79,7 @@ def on_layouts(tokens_folder: Path) -> list[list[tuple[float, float]]]:
 
 
 @needs_compiler
+@pytest.mark.timeout(900)  # each process compiles for each layout
 def test_compiled_layers_give_one_process_s_curve_on_two(tokens_folder: Path, tmp_path: Path) -> None:
     expected = near(curve("dense", tokens_folder, EAGER, Ranks()))
     for layout, found in zip(LAYOUTS, on_processes(2, on_layouts, tmp_path, tokens_folder), strict=True):
