@@ -124,11 +124,13 @@ def reward_objective(config: RewardConfig) -> Measure:
 def rewards_of(hidden: Tensor, head: tuple[Tensor, Tensor], batch: PairBatch | ReplyBatch) -> Tensor:
     """Rewards of the replies [S], at the last token of each."""
     last = batch.last.flatten()
-    return F.linear(hidden[torch.arange(len(last), device=last.device), last], *head).squeeze(1).float()
+    states = hidden[torch.arange(len(last), device=last.device), last].float()
+    with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 would round rewards to two or three digits
+        return F.linear(states, *head).squeeze(1)
 
 
 def score_replies(
-    model: PreTrainedModel, rows: Sequence[tuple[list[int], list[int]]], ranks: Ranks, precision: Precision = "fp32"
+    model: PreTrainedModel, rows: Sequence[tuple[list[int], list[int]]], ranks: Ranks, precision: Precision
 ) -> Tensor:
     """Rewards of (prompt, reply) rows, in their order; every process of a layout gets all of them."""
     model.eval()

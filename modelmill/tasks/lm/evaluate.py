@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from modelmill.tasks.lm.data import Batch, TokenFolder, TrainingBatch, stack
 from modelmill.tasks.lm.losses import IGNORE, Head, Measure, cross_entropy_sum, summed_loss
-from modelmill.tasks.lm.model import measure_batch
+from modelmill.tasks.lm.model import hidden_states, output_head
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.rows import DomainRows
 
@@ -103,7 +103,8 @@ def measured(model: PreTrainedModel, batches: Iterable[TrainingBatch], measure: 
     if pipeline := pipeline_of(model):
         return pipeline.measured(batches, measure)
     device = str(next(model.parameters()).device)
-    return [measure_batch(model, batch.to(device), measure).cpu() for batch in batches]
+    head, placed = output_head(model), (batch.to(device) for batch in batches)  # a cut head is gathered once
+    return [measure(hidden_states(model, *batch.sequences), head, batch).cpu() for batch in placed]
 
 
 def score_domains(model: PreTrainedModel, held_out: ValidationSet) -> dict[str, DomainScore]:

@@ -1,4 +1,4 @@
-"""Functions that run on several gloo processes, which are started once for all layouts; results by process 0."""
+"""Functions that run on several gloo processes; results by process 0."""
 
 import multiprocessing
 import os

@@ -102,7 +102,8 @@ class Pipeline:
         return index % self.layout.pipeline
 
     def _schedule(self, rows: int, sequences: int, length: int) -> Any:
-        """A schedule fits one shape of batch, which a plan changes a few times in a run."""
+        """A schedule fits one shape of batch: a plan changes it a few times in a run, pairs of replies at any step.
+        Only the newest is kept, for the sake of its buffers."""
         if (sequences, length) not in self._schedules:
             config = self.layout.stages
             num_micro_batches = config.num_micro_batches(rows, self.layout.pipeline, sequences // rows)

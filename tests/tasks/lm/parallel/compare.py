@@ -7,6 +7,22 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from modelmill.tasks.lm.parallel.layout import Layout
+
+
+def place(run: str, layout: Layout) -> str:
+    """The folder of a run on a layout."""
+    return f"{run}-{place_of(layout)}"
+
+
+def place_of(part: str | Layout) -> str | None:
+    """A layout's name, in folders and names of tests."""
+    return None if isinstance(part, str) else "-".join(part.model_dump(exclude_defaults=True))
+
+
+def near_curve(curve: list[tuple[float, ...]]) -> list[Any]:
+    return [pytest.approx(step, rel=1e-5) for step in curve]
+
 
 def values(path: Path) -> dict[str, Any]:
     """All values in a JSON file or one of JSON lines, by where they stand."""

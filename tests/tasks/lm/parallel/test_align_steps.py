@@ -24,7 +24,7 @@ from modelmill.tasks.lm.pipeline.config import PipelineConfig
 from modelmill.tasks.verify.problems import problem_set
 from tests.tasks.align.tiny import write_model, write_tokenizer
 from tests.tasks.lm.gloo_processes import on_processes
-from tests.tasks.lm.parallel.compare import near, same_tensors, values
+from tests.tasks.lm.parallel.compare import near, place, place_of, same_tensors, values
 
 EXPERTS = {"num_routed": 4, "num_shared": 1, "top_k": 2, "intermediate_size": 16}
 # Three pairs a batch: of two processes one has one of them and the other's second one, which it leaves out. Experts
@@ -101,14 +101,6 @@ def aligned(layout: Layout, data: Path, folder: Path, batch_pairs: int) -> None:
     }
     if not dist.is_initialized() or dist.get_rank() == 0:
         (folder / "records.json").write_text(json.dumps(records))
-
-
-def place(kind: str, layout: Layout) -> str:
-    return f"{kind}-{place_of(layout)}"
-
-
-def place_of(part: str | Layout) -> str | None:
-    return None if isinstance(part, str) else "-".join(part.model_dump(exclude_defaults=True))
 
 
 def run_cases(folder: Path) -> None:

@@ -15,24 +15,17 @@ from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import Ranks, join_layout
 from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
-from modelmill.tasks.lm.shape import Experts, ModelShape
+from modelmill.tasks.lm.shape import Experts
 from tests.tasks.lm.gloo_processes import on_processes
+from tests.tasks.lm.parallel.compare import near_curve
+from tests.tasks.lm.tiny_run import SHAPE
 
 # torch's compiler hides the warnings that it sets off itself, which pytest undoes.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
 needs_compiler = pytest.mark.skipif(bool(missing_parts()), reason="no C++ compiler")
 
-DENSE = ModelShape(
-    vocab_size=384,
-    hidden_size=32,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    intermediate_size=48,
-    max_sequence_length=64,
-    tie_embeddings=False,
-)
+DENSE = SHAPE.model_copy(update={"num_heads": 4, "num_kv_heads": 2, "tie_embeddings": False})
 EXPERTS = Experts(num_routed=4, num_shared=1, top_k=2, intermediate_size=16, first_dense_layers=1)
 SHAPES = {"dense": DENSE, "moe": DENSE.model_copy(update={"experts": EXPERTS})}
 PLAN = Plan(
@@ -60,17 +53,13 @@ def curve(kind: str, tokens_folder: Path, settings: TrainSettings, ranks: Ranks)
     return [(line["loss"], line["grad_norm"]) for line in report.curve]
 
 
-def near(found: list[tuple[float, float]]) -> Any:
-    return [pytest.approx(pair, rel=1e-5) for pair in found]
-
-
 @needs_compiler
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [("dense", {"num_pieces": 2}), ("dense", {"activation_checkpointing": "full"}), ("moe", {})],
 )
 def test_compiled_layers_give_the_eager_curve(kind: str, changes: dict[str, Any], tokens_folder: Path) -> None:
-    expected = near(curve(kind, tokens_folder, EAGER, Ranks()))
+    expected = near_curve(curve(kind, tokens_folder, EAGER, Ranks()))
     assert curve(kind, tokens_folder, COMPILED.model_copy(update=changes), Ranks()) == expected
 
 
@@ -81,7 +70,7 @@ def on_layouts(tokens_folder: Path) -> list[list[tuple[float, float]]]:
 @needs_compiler
 @pytest.mark.timeout(900)  # each process compiles for each layout
 def test_compiled_layers_give_one_process_s_curve_on_two(tokens_folder: Path, tmp_path: Path) -> None:
-    expected = near(curve("dense", tokens_folder, EAGER, Ranks()))
+    expected = near_curve(curve("dense", tokens_folder, EAGER, Ranks()))
     for layout, found in zip(LAYOUTS, on_processes(2, on_layouts, tmp_path, tokens_folder), strict=True):
         assert found == expected, layout.model_dump(exclude_defaults=True)
 

@@ -25,6 +25,7 @@ from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.settings import ActivationCheckpointing, OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts, ModelShape
 from tests.tasks.lm.gloo_processes import on_processes
+from tests.tasks.lm.parallel.compare import near_curve
 
 DENSE = ModelShape(
     vocab_size=384,
@@ -175,16 +176,12 @@ def run_layouts(kind: str, tokens_folder: Path, folder: Path) -> list[Any]:
     return curves
 
 
-def near(curve: list[tuple[float, ...]]) -> list[Any]:
-    return [pytest.approx(pair, rel=1e-5) for pair in curve]
-
-
 @pytest.mark.parametrize("kind", SHAPES)
 def test_every_layout_is_one_process_and_continues_any_other_s_state(
     kind: str, tokens_folder: Path, tmp_path: Path
 ) -> None:
     alone, many = tmp_path / "alone", tmp_path / "many"
-    curve = near(run(kind, tokens_folder, alone, Ranks(), alone))
+    curve = near_curve(run(kind, tokens_folder, alone, Ranks(), alone))
     shutil.copytree(alone / "states", many / "alone" / "states")
     forget_last_step(many / "alone" / "states")
     curves = on_processes(4, run_layouts, tmp_path, kind, tokens_folder, many)

@@ -20,7 +20,7 @@ from modelmill.tasks.pretrain.config import Config as PretrainConfig
 from modelmill.tasks.pretrain.resolve import resolve
 from modelmill.tasks.pretrain.stage import train_base
 from tests.tasks.lm.gloo_processes import on_processes
-from tests.tasks.lm.parallel.compare import near, same_tensors, values
+from tests.tasks.lm.parallel.compare import near, place, place_of, same_tensors, values
 from tests.tasks.lm.tiny_stages import pretrained, write_fit
 
 ALONE = Layout()
@@ -105,14 +105,6 @@ CASES: list[tuple[str, Layout]] = [
     ("extend-untied", Layout(pipeline=2)),
     ("anneal-untied", Layout(pipeline=2, stages=INTERLEAVED)),
 ]
-
-
-def place_of(part: str | Layout) -> str | None:
-    return None if isinstance(part, str) else "-".join(part.model_dump(exclude_defaults=True))
-
-
-def place(run: str, layout: Layout) -> str:
-    return f"{run}-{place_of(layout)}"
 
 
 def run_cases(inputs: dict[str, tuple[Path, Path]], folder: Path) -> None:
