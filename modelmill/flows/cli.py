@@ -347,11 +347,14 @@ def bench_train(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each trainer; the median counts.")] = 3,
     output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    litgpt: Annotated[
+        Path | None, typer.Option(metavar="PYTHON", help="Also run litgpt, by the Python of an environment with it.")
+    ] = None,
 ) -> None:
     """Measure training beside transformers' Trainer and a plain loop: tokens per CPU-second, or per second and GPU."""
     from modelmill.flows.benches.train import bench_train as measure
 
-    measure(console, cases, device, rounds, output)
+    measure(console, cases, device, rounds, output, litgpt)
 
 
 def print_figures(figures: dict[str, Any], output: Path | None) -> None:

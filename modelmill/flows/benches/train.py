@@ -27,25 +27,34 @@ CASES = {
         "17m": (*_OURS, *_PEERS),
         "moe": ("modelmill", "modelmill, eager experts"),
     },
-    "cuda": {size: (*_OURS, *_PEERS) for size in ("0.12b", "1b", "3b")},
+    "cuda": {size: (*_OURS, "modelmill, fp8 compiled", *_PEERS) for size in ("0.12b", "1b", "3b")}
+    | {"moe-2.5b": ("modelmill", "modelmill, compiled", "modelmill, dense twin")},
 }
 """For each device, the cases and who runs them; the first is what the others are compared with."""
+LITGPT = ("litgpt", "litgpt, compiled")
+"""Run beside the plain loop where a Python that has litgpt is given; the second is compiled."""
 Row = dict[str, Any]
 
 
-def bench_train(console: Console, cases: str | None, device: str, rounds: int, output: Path | None) -> None:
+def bench_train(
+    console: Console, cases: str | None, device: str, rounds: int, output: Path | None, litgpt: Path | None = None
+) -> None:
     """Measure the cases (names with commas; all of the device without any), print a table, write JSON to `output`.
 
+    litgpt: the Python of an environment with litgpt, which then runs the dense cases too.
+
     Raises:
-        RecipeError: an unknown case.
+        RecipeError: an unknown case, or no such Python.
         InputError: no folder for the output.
         MillError: nobody could run a case.
     """
     check_place(output)
+    if litgpt and not litgpt.is_file():
+        raise RecipeError(f"no Python {litgpt}; expected the one of an environment with litgpt (bin/python)")
     rows = []
     for case in chosen_cases(cases, device):
         console.print(f"measuring {case}", highlight=False)
-        rows += measure(case, device, rounds)
+        rows += measure(case, device, rounds, litgpt)
     console.print()
     console.print(table(rows, device))
     if output:
@@ -66,28 +75,33 @@ def chosen_cases(cases: str | None, device: str) -> list[str]:
     return names
 
 
-def measure(case: str, device: str, rounds: int) -> list[Row]:
+def measure(case: str, device: str, rounds: int, litgpt: Path | None = None) -> list[Row]:
     """A row for each trainer, medians over the rounds; in a round each has its turn in a process of its own.
 
     Raises:
         MillError: the engine itself failed.
     """
     trainers = CASES[device][case]
+    if litgpt and _PEERS[0] in trainers:
+        trainers += LITGPT
     found: dict[str, list[Row]] = {trainer: [] for trainer in trainers}
     notes: dict[str, str] = {}
     for _ in range(rounds):
         for trainer in trainers:
             if trainer not in notes:
-                _run(case, trainer, device, found, notes)
+                _run(case, trainer, device, litgpt, found, notes)
     if trainers[0] in notes:
         raise MillError(f"{case}: {notes[trainers[0]]}")
     ours = statistics.median(each["rate"] for each in found[trainers[0]])
     return [_row(case, trainer, found[trainer], notes.get(trainer, ""), ours) for trainer in trainers]
 
 
-def _run(case: str, trainer: str, device: str, found: dict[str, list[Row]], notes: dict[str, str]) -> None:
+def _run(
+    case: str, trainer: str, device: str, litgpt: Path | None, found: dict[str, list[Row]], notes: dict[str, str]
+) -> None:
     """One turn; a trainer that fails is not asked again."""
     command = [sys.executable, "-m", _CHILD, case, trainer, "--device", device]
+    command += ["--litgpt", str(litgpt)] if litgpt else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"} if device == "cpu" else None
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
     if done.returncode:

@@ -6,25 +6,29 @@ Every trainer gets the same transformers class with the same initial weights, th
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from modelmill.flows.benches.train import LITGPT
+from modelmill.tasks.errors import MillError
 from modelmill.tasks.lm.data import Batch
 from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.losses import IGNORE
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.plan import Plan, Schedule, StepPoint
-from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
+from modelmill.tasks.lm.settings import OptimizerConfig, Precision, TrainSettings
 from modelmill.tasks.lm.shape import Experts, ModelShape, flops_per_token
 
 LEARNING_RATE = 1e-3
@@ -69,8 +73,25 @@ CASES = {
         length=256,
         steps=4,
     ),
+    "moe-2.5b": Case(
+        _dense(1024, 12, 16, 4096, 32_768, 4096).model_copy(
+            update={"experts": Experts(num_routed=128, num_shared=2, top_k=6, intermediate_size=512)}
+        ),
+        rows=4,
+        length=4096,
+        steps=12,
+        warm_up=4,
+    ),
 }
 """CPU: 2m, 17m, moe. One H100 (or more memory): the others."""
+
+
+def dense_twin(case: Case) -> Case:
+    """The case without experts: feed-forward layers as wide as all experts that a token passes through."""
+    experts = case.shape.experts
+    assert experts is not None
+    width = experts.intermediate_size * (experts.num_shared + experts.top_k)
+    return replace(case, shape=case.shape.model_copy(update={"experts": None, "intermediate_size": width}))
 
 
 @dataclass(frozen=True)
@@ -106,34 +127,59 @@ class Clock:
         return time.perf_counter()
 
 
+class Turn(NamedTuple):
+    """Seconds of the measured steps, loss of the first step, and the bytes that a process of its own took."""
+
+    seconds: float
+    loss: float
+    memory: int | None = None
+
+
 Figures = dict[str, Any]
-Trainer = Callable[[Case, str, Clock], tuple[float, float]]
-"""(case, device, clock) → seconds of the measured steps, loss of the first step."""
+Trainer = Callable[[Case, str, Clock], Turn]
+"""(case, device, clock) → its turn."""
 
 
-def modelmill(case: Case, device: str, clock: Clock) -> tuple[float, float]:
+def modelmill(case: Case, device: str, clock: Clock) -> Turn:
     """The engine as every stage runs it, without documents in a row."""
     return _engine(case, device, clock, documents=1)
 
 
-def modelmill_documents(case: Case, device: str, clock: Clock) -> tuple[float, float]:
+def modelmill_documents(case: Case, device: str, clock: Clock) -> Turn:
     """The engine with eight documents to a row and attention kept inside each."""
     return _engine(case, device, clock, documents=8)
 
 
-def modelmill_compiled(case: Case, device: str, clock: Clock) -> tuple[float, float]:
+def modelmill_compiled(case: Case, device: str, clock: Clock) -> Turn:
     """The engine with compiled layers, without documents in a row; compilation is part of the warm-up."""
     return _engine(case, device, clock, documents=1, compile=True)
 
 
-def modelmill_eager_experts(case: Case, device: str, clock: Clock) -> tuple[float, float]:
+def modelmill_float8(case: Case, device: str, clock: Clock) -> Turn:
+    """The engine with compiled layers that multiply in 8 bits."""
+    return _engine(case, device, clock, documents=1, compile=True, precision="fp8")
+
+
+def modelmill_dense_twin(case: Case, device: str, clock: Clock) -> Turn:
+    """The engine with a dense model in place of one with experts."""
+    return _engine(dense_twin(case), device, clock, documents=1)
+
+
+def modelmill_eager_experts(case: Case, device: str, clock: Clock) -> Turn:
     """The engine with transformers' loop over experts in place of the grouped product."""
     return _engine(case, device, clock, documents=1, experts="eager")
 
 
 def _engine(
-    case: Case, device: str, clock: Clock, *, documents: int, experts: str | None = None, compile: bool = False
-) -> tuple[float, float]:
+    case: Case,
+    device: str,
+    clock: Clock,
+    *,
+    documents: int,
+    experts: str | None = None,
+    compile: bool = False,
+    precision: Precision | None = None,
+) -> Turn:
     model = _model(case, device)
     if experts:
         model.set_experts_implementation(experts)
@@ -145,16 +191,16 @@ def _engine(
         sequence_length=case.length,
         schedule=Schedule(kind="constant", learning_rate=LEARNING_RATE),
     )
-    precision = "fp32" if device == "cpu" else "bf16"
+    precision = precision or ("fp32" if device == "cpu" else "bf16")
     settings = TrainSettings(num_threads=1, log_every_steps=1, precision=precision, compile=compile)
     batches, border = RandomBatches(case, documents), case.warm_up * tokens
     first = train(model, optimizer, plan, batches, settings, end_tokens=border)
     started = clock.now()
     train(model, optimizer, plan, batches, settings, start_tokens=border)
-    return clock.now() - started, first.curve[0]["loss"]
+    return Turn(clock.now() - started, first.curve[0]["loss"])
 
 
-def plain_loop(case: Case, device: str, clock: Clock, compile: bool = False) -> tuple[float, float]:
+def plain_loop(case: Case, device: str, clock: Clock, compile: bool = False) -> Turn:
     """The loop of a tutorial: the class's own loss, AdamW, clipping."""
     model = _model(case, device)
     if compile:
@@ -172,15 +218,15 @@ def plain_loop(case: Case, device: str, clock: Clock, compile: bool = False) -> 
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
-    return clock.now() - started, float(losses[0])
+    return Turn(clock.now() - started, float(losses[0]))
 
 
-def compiled_loop(case: Case, device: str, clock: Clock) -> tuple[float, float]:
+def compiled_loop(case: Case, device: str, clock: Clock) -> Turn:
     """The same loop around `torch.compile(model)`."""
     return plain_loop(case, device, clock, compile=True)
 
 
-def hugging_face_trainer(case: Case, device: str, clock: Clock) -> tuple[float, float]:
+def hugging_face_trainer(case: Case, device: str, clock: Clock) -> Turn:
     """transformers' Trainer with its defaults, logging and saving off."""
     from transformers import Trainer as HuggingFaceTrainer
     from transformers import TrainerCallback, TrainingArguments
@@ -221,13 +267,30 @@ def hugging_face_trainer(case: Case, device: str, clock: Clock) -> tuple[float, 
         data: Any = [{"input_ids": row, "labels": row} for row in rows]
         trainer = HuggingFaceTrainer(_model(case, device), arguments, train_dataset=data, callbacks=[timer])
         trainer.train()
-    return timer.seconds, trainer.state.log_history[0]["loss"]
+    return Turn(timer.seconds, trainer.state.log_history[0]["loss"])
+
+
+def litgpt(case: Case, device: str, python: str, compile: bool) -> Turn:
+    """litgpt's model in the loop of its pretraining, by the Python of an environment that has it.
+
+    Raises:
+        MillError: it failed.
+    """
+    facts = case.shape.model_dump() | {"rows": case.rows, "length": case.length, "steps": case.steps}
+    facts |= {"warm_up": case.warm_up, "device": device, "compile": compile, "learning_rate": LEARNING_RATE}
+    command = [python, str(Path(__file__).with_name("litgpt_case.py")), json.dumps(facts)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise MillError((done.stderr.strip().splitlines() or [f"litgpt ended with code {done.returncode}"])[-1])
+    return Turn(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 TRAINERS: dict[str, Trainer] = {
     "modelmill": modelmill,
     "modelmill, documents": modelmill_documents,
     "modelmill, compiled": modelmill_compiled,
+    "modelmill, fp8 compiled": modelmill_float8,
+    "modelmill, dense twin": modelmill_dense_twin,
     "modelmill, eager experts": modelmill_eager_experts,
     "plain loop": plain_loop,
     "plain loop, compiled": compiled_loop,
@@ -235,29 +298,35 @@ TRAINERS: dict[str, Trainer] = {
 }
 
 
-def measured(name: str, trainer: str, device: str) -> Figures:
+def measured(name: str, trainer: str, device: str, python: str | None) -> Figures:
     """Tokens a second (per core on a CPU), memory and, where the GPU's peak is known, MFU."""
     case = CASES[name]
     torch.set_num_threads(1)
-    seconds, loss = TRAINERS[trainer](case, device, Clock(device))
-    rate = case.steps * case.rows * case.length / seconds
-    figures: Figures = {"rate": rate, "loss": loss}
+    if trainer in LITGPT:
+        turn = litgpt(case, device, python or sys.executable, compile=trainer == LITGPT[1])
+    else:
+        turn = TRAINERS[trainer](case, device, Clock(device))
+    rate = case.steps * case.rows * case.length / turn.seconds
+    figures: Figures = {"rate": rate, "loss": turn.loss}
     if device == "cpu":
-        return figures | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    name = torch.cuda.get_device_name()
-    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
-    figures |= {"memory": torch.cuda.max_memory_allocated(), "gpu": name}
-    return figures | ({"mfu": rate * flops_per_token(case.shape, case.length) / peak} if peak else {})
+        return figures | {"memory": turn.memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    gpu = torch.cuda.get_device_name()
+    peak = next((flops for part, flops in PEAK_FLOPS.items() if part in gpu), None)
+    shape = (dense_twin(case) if trainer == "modelmill, dense twin" else case).shape
+    figures |= {"memory": turn.memory or torch.cuda.max_memory_allocated(), "gpu": gpu}
+    return figures | ({"mfu": rate * flops_per_token(shape, case.length) / peak} if peak else {})
 
 
 def main() -> None:
     """Measure one pair."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", choices=CASES)
-    parser.add_argument("trainer", choices=TRAINERS)
+    parser.add_argument("trainer", choices=[*TRAINERS, *LITGPT])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--litgpt", metavar="PYTHON")
     arguments = parser.parse_args()
-    sys.stdout.write(json.dumps(measured(arguments.case, arguments.trainer, arguments.device)) + "\n")
+    found = measured(arguments.case, arguments.trainer, arguments.device, arguments.litgpt)
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 def _point(case: Case, step: int) -> StepPoint:

@@ -25,7 +25,7 @@ class TrainingConfig(StageConfig):
     micro_batch_rows: int | None = None
     "Rows per forward pass (gradient accumulation); none: the whole batch at once. Pipelines take the layout's."
     precision: Precision = "fp32"
-    "bf16: autocast over fp32 weights (GPUs)."
+    "bf16: autocast over fp32 weights (GPUs); fp8: 8 bits, as train.precision of pretrain."
     activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
     "What the backward pass computes again of each layer; as train.activation_checkpointing of pretrain."
     checkpoint_every_steps: int = Field(default=200, gt=0)

@@ -31,7 +31,7 @@ from modelmill.tasks.lm.parallel.states import States, open_states
 from modelmill.tasks.lm.pieces import Pieces, open_pieces
 from modelmill.tasks.lm.pipeline.run import pipeline_of
 from modelmill.tasks.lm.plan import Plan, StepPoint
-from modelmill.tasks.lm.precision import forward_precision
+from modelmill.tasks.lm.precision import forward_precision, open_products
 from modelmill.tasks.lm.recompute import open_recomputation
 from modelmill.tasks.lm.report import TrainReport
 from modelmill.tasks.lm.settings import TrainSettings
@@ -107,6 +107,7 @@ def train(
         num_pieces = settings.num_pieces if device == "cpu" and ranks.alone else 1
         with (
             open_pieces(model, num_pieces, settings.num_threads) as pieces,
+            open_products(pieces.models, settings.precision),
             open_compilation(pieces.models, settings.compile),
             open_recomputation(pieces.models, settings.activation_checkpointing),
             open_routers(pieces.models, settings.balance, ranks) as routers,

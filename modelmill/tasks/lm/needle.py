@@ -112,25 +112,23 @@ class NeedleRows:
         return {}
 
     def _sentences(self, generator: np.random.Generator, length: int) -> list[tuple[list[int], list[bool]]]:
-        """Facts and questions in order, each with its loss mask; the last is a question, when two fit at all."""
+        """Facts and questions in order, each with its loss mask: keys in a random order, each twice or more often; the
+        first time states a fact, later ones ask for it. So the last is a question, and as long as keys suffice every
+        answer stands in one place only, as far away as the row is long: nearer repetitions would teach to look near."""
         config = self.haystack.config
-        keys = generator.permutation(len(config.keys))
-        known: list[Fact] = []
-        sentences: list[tuple[list[int], list[bool]]] = []
-        budget = max(config.density * length, 0)
-        while True:
-            ask = bool(known) and (budget < 0 or len(known) == len(keys) or generator.random() < 0.6)
-            if not ask:
-                known.append(self.haystack.fact(generator, int(keys[len(known)])))
-            fact = known[int(generator.integers(0, len(known)))] if ask else known[-1]
-            tokens = fact.sentence
-            mask = [False] * len(fact.question) + [ask] * len(fact.answer) + [False] * len(fact.close)
-            sentences.append((tokens, mask))
-            budget -= len(tokens)
-            if budget < 0 and ask:
-                break
-        if sum(len(tokens) for tokens, _ in sentences) > length:
+        facts = [self.haystack.fact(generator, key) for key in generator.permutation(len(config.keys)).tolist()]
+        size = max(len(fact.sentence) for fact in facts)
+        if 2 * size > length:
             raise ContractError(f"a row of {length} tokens is too short for a fact and its question; use a longer one")
+        number = max(int(config.density * length) // size, 2)
+        places = np.arange(number) % min(number // 2, len(facts))
+        stated: set[int] = set()
+        sentences: list[tuple[list[int], list[bool]]] = []
+        for place in generator.permutation(places).tolist():
+            fact, ask = facts[place], place in stated
+            stated.add(place)
+            mask = [False] * len(fact.question) + [ask] * len(fact.answer) + [False] * len(fact.close)
+            sentences.append((fact.sentence, mask))
         return sentences
 
 

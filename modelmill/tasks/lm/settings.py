@@ -99,7 +99,7 @@ class InitialisationConfig(StageConfig):
         return self
 
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp8"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
@@ -109,7 +109,9 @@ class TrainSettings(StageConfig):
     micro_batch_rows: int | None = None
     "Rows per forward pass (gradient accumulation); none: the whole batch. Pipelines take the layout's."
     precision: Precision = "fp32"
-    "bf16: autocast over fp32 weights (GPUs)."
+    "bf16: autocast over fp32 weights (GPUs). fp8: beside that, the matrices of attention, dense feed-forward layers "
+    "and shared experts multiply in 8 bits while training (GPUs from Ada and Hopper on; meant for a billion parameters "
+    "and more, with `compile`)."
     activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
     "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "
     "work and far less memory; selective: all but matrix products and attention, hardly more work."

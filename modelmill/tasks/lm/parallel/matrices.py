@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from modelmill.tasks.lm import float8
 from modelmill.tasks.lm.parallel.collectives import gather_sequence, gathered, scattered
 from modelmill.tasks.lm.parallel.ranks import Ranks
 
@@ -39,12 +40,19 @@ def cut_matrices(model: Any, ranks: Ranks) -> None:
         by_columns = style == "colwise"
         cut = distribute_tensor(linear.weight.detach(), mesh, [Shard(0 if by_columns else 1)], src_data_rank=None)
         linear.weight = nn.Parameter(cut)
-        linear.forward = partial(_column_product, linear) if by_columns else partial(_row_product, linear, group)
+        linear.forward = partial(product, linear) if by_columns else partial(_row_product, linear, group)
         if by_columns:
             parent = name.rpartition(".")[0]
             parents[parent] = model.model.get_submodule(parent)
     for parent in parents.values():
         parent.register_forward_pre_hook(partial(_gather_tokens, group), with_kwargs=True)
+
+
+def product(linear: nn.Linear, inputs: Tensor) -> Tensor:
+    """A linear layer [..., inputs] → [..., outputs] by what this process has of its weights, in 8 bits where
+    `precision.open_products` marked it and gradients are computed."""
+    weight = local(linear.weight)
+    return (float8.multiply if _in_float8(linear, weight) else F.linear)(inputs, weight)
 
 
 def partial_parameters(model: Any) -> list[nn.Parameter]:
@@ -60,6 +68,10 @@ def local(tensor: Any) -> Any:
 
 def _is_cut(parameter: nn.Parameter) -> bool:
     return isinstance(parameter, DTensor) and "tensor" in (parameter.device_mesh.mesh_dim_names or ())
+
+
+def _in_float8(linear: Any, weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and getattr(linear, "in_float8", False) and float8.fits(weight)
 
 
 def _planned(model: Any) -> Iterator[tuple[str, nn.Module, str]]:
@@ -88,39 +100,39 @@ def _in_compute_type(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(kind))
 
 
-def _column_product(linear: nn.Linear, inputs: Tensor) -> Tensor:
-    return F.linear(inputs, local(linear.weight))
-
-
 def _row_product(linear: nn.Linear, group: Any, inputs: Tensor) -> Tensor:
     weight = _in_compute_type(local(linear.weight))
-    return _ScatteredProduct.apply(_in_compute_type(inputs), weight, group)  # pyright: ignore[reportReturnType]
+    arguments = (_in_compute_type(inputs), weight, group, _in_float8(linear, weight))
+    return _ScatteredProduct.apply(*arguments)  # pyright: ignore[reportReturnType]
 
 
 @torch.library.custom_op("modelmill::scattered_product", mutates_args=())
-def scattered_product(inputs: Tensor, weight: Tensor, group: str, size: int) -> Tensor:
+def scattered_product(inputs: Tensor, weight: Tensor, group: str, size: int, in_float8: bool) -> Tensor:
     """[R, T, d / n] · [D, d / n] → the sum over the group, of which each process gets its tokens: [R, T / n, D].
 
     One operation to torch, so that selective activation checkpointing keeps what is left of the product, not all of it.
     """
-    return scattered(F.linear(inputs, weight), _GROUPS[group])
+    product = float8.multiply if in_float8 else F.linear
+    return scattered(product(inputs, weight), _GROUPS[group])
 
 
 @scattered_product.register_fake
-def _(inputs: Tensor, weight: Tensor, group: str, size: int) -> Tensor:
+def _(inputs: Tensor, weight: Tensor, group: str, size: int, in_float8: bool) -> Tensor:
     rows, length, _ = inputs.shape
     return inputs.new_empty(rows, length // size, len(weight))
 
 
 class _ScatteredProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, group: Any) -> Tensor:  # pyright: ignore
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, group: Any, in_float8: bool) -> Tensor:  # pyright: ignore
         ctx.save_for_backward(inputs, weight)
-        ctx.group = group
-        return scattered_product(inputs, weight, group.group_name, group.size())
+        ctx.group, ctx.in_float8 = group, in_float8
+        return scattered_product(inputs, weight, group.group_name, group.size(), in_float8)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         inputs, weight = ctx.saved_tensors
         gradient = gathered(gradients[0], ctx.group)
-        return gradient @ weight, gradient.flatten(0, 1).T @ inputs.flatten(0, 1), None
+        if ctx.in_float8:
+            return *float8.gradients(gradient, inputs, weight), None, None
+        return gradient @ weight, gradient.flatten(0, 1).T @ inputs.flatten(0, 1), None, None

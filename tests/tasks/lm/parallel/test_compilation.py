@@ -63,6 +63,15 @@ def test_compiled_layers_give_the_eager_curve(kind: str, changes: dict[str, Any]
     assert curve(kind, tokens_folder, COMPILED.model_copy(update=changes), Ranks()) == expected
 
 
+@needs_compiler
+def test_compiled_layers_multiply_in_8_bits(tokens_folder: Path) -> None:
+    changes = {"precision": "fp8"}
+    eager = curve("dense", tokens_folder, EAGER.model_copy(update=changes), Ranks())
+    found = curve("dense", tokens_folder, COMPILED.model_copy(update=changes), Ranks())
+    # bf16 keeps eight binary digits, and a kernel rounds less often than its parts do.
+    assert [step[0] for step in found] == pytest.approx([step[0] for step in eager], rel=2**-8)
+
+
 def on_layouts(tokens_folder: Path) -> list[list[tuple[float, float]]]:
     return [curve("dense", tokens_folder, COMPILED, join_layout(layout)) for layout in LAYOUTS]
 
