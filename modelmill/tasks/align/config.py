@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from modelmill.tasks.lm.settings import ActivationCheckpointing, Precision
+from modelmill.tasks.lm.settings import LayerSettings
 from modelmill.tasks.stage import StageConfig
 from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
 
-class TrainingConfig(StageConfig):
+class TrainingConfig(LayerSettings):
     """One pass of training, cosine after a linear warm-up."""
 
     learning_rate: float = Field(gt=0)
@@ -24,10 +24,9 @@ class TrainingConfig(StageConfig):
     "Decoupled weight decay of matrices."
     micro_batch_rows: int | None = None
     "Rows per forward pass (gradient accumulation); none: the whole batch at once. Pipelines take the layout's."
-    precision: Precision = "fp32"
-    "bf16: autocast over fp32 weights (GPUs); fp8: 8 bits, as train.precision of pretrain."
-    activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
-    "What the backward pass computes again of each layer; as train.activation_checkpointing of pretrain."
+    precision: Literal["fp32", "bf16"] = "fp32"
+    "bf16: autocast over fp32 weights (GPUs). No fp8: a preference is compared with what the reference was measured to "
+    "give, and measurements are not made in 8 bits."
     checkpoint_every_steps: int = Field(default=200, gt=0)
     "Steps between training states that a killed run continues from."
 

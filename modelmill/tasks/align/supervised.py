@@ -80,6 +80,7 @@ def train_settings(config: TrainingConfig, plan: Plan) -> TrainSettings:
         micro_batch_rows=config.micro_batch_rows,
         precision=config.precision,
         activation_checkpointing=config.activation_checkpointing,
+        compile=config.compile,
         log_every_steps=max(plan.num_steps // 20, 1),
         checkpoint_every_steps=config.checkpoint_every_steps,
         keep_checkpoints=1,

@@ -43,8 +43,8 @@ def check_compiler() -> None:
     """
     if missing := missing_parts():
         raise ResourceError(
-            f"train.compile needs a C++ compiler and Python's headers; found no {' and no '.join(missing)}: install "
-            "them (Debian: apt-get install g++ python3-dev), name another compiler in CXX, or set train.compile: false"
+            f"compile: true needs a C++ compiler and Python's headers; found no {' and no '.join(missing)}: install "
+            "them (Debian: apt-get install g++ python3-dev), name another compiler in CXX, or set compile: false"
         )
 
 

@@ -103,7 +103,27 @@ Precision = Literal["fp32", "bf16", "fp8"]
 ActivationCheckpointing = Literal["none", "selective", "full"]
 
 
-class TrainSettings(StageConfig):
+class LayerSettings(StageConfig):
+    """How layers are computed while they are trained; up to rounding, the results are the same."""
+
+    activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
+    "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "
+    "work and far less memory; selective: all but matrix products and attention, hardly more work."
+    compile: bool = Field(default=False, json_schema_extra={"placement": True})
+    "Compile the layers with torch.compile, once a shape of batch (half a minute on a CPU; wants g++ and Python's "
+    "headers); not with selective activation checkpointing."
+
+    @model_validator(mode="after")
+    def _fits(self) -> "LayerSettings":
+        if self.compile and self.activation_checkpointing == "selective":
+            raise ValueError(
+                "compile with activation_checkpointing: selective; torch cannot tell the products of a compiled layer "
+                "apart: use full or none, or no compile"
+            )
+        return self
+
+
+class TrainSettings(LayerSettings):
     """What does not belong to the plan: numerics, logging, saving."""
 
     micro_batch_rows: int | None = None
@@ -112,12 +132,6 @@ class TrainSettings(StageConfig):
     "bf16: autocast over fp32 weights (GPUs). fp8: beside that, the matrices of attention, dense feed-forward layers "
     "and shared experts multiply in 8 bits while training (GPUs from Ada and Hopper on; meant for a billion parameters "
     "and more, with `compile`)."
-    activation_checkpointing: ActivationCheckpointing = Field(default="none", json_schema_extra={"placement": True})
-    "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "
-    "work and far less memory; selective: all but matrix products and attention, hardly more work."
-    compile: bool = Field(default=False, json_schema_extra={"placement": True})
-    "Compile the layers with torch.compile, once a shape of batch (half a minute on a CPU; wants g++ and Python's "
-    "headers); not with selective activation checkpointing."
     log_every_steps: int = Field(default=10, gt=0)
     "Steps averaged into one line of the curve."
     validate_every_tokens: int | None = None
@@ -143,15 +157,6 @@ class TrainSettings(StageConfig):
     "What counts as a loss spike, and how often the run goes back behind one."
     hang_seconds: float = Field(default=40.0, gt=0, json_schema_extra={"placement": True})
     "Several processes only: one that stands still for so long (at least five of the longest step) ends the run."
-
-    @model_validator(mode="after")
-    def _fits(self) -> "TrainSettings":
-        if self.compile and self.activation_checkpointing == "selective":
-            raise ValueError(
-                "compile with activation_checkpointing: selective; torch cannot tell the products of a compiled layer "
-                "apart: use full or none, or no compile"
-            )
-        return self
 
 
 class NeedleConfig(StageConfig):

@@ -1,7 +1,7 @@
 """Supervised, reward and preference training on toy data: the losses fall, masks hold, runs repeat bit by bit."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ from modelmill.tasks.lm.model import load_model, measure_batch
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pieces import open_pieces
-from modelmill.tasks.lm.settings import Precision
 from modelmill.tasks.verify.problems import problem_set
+from tests.tasks.lm.compiling import needs_compiler, quiet
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +105,7 @@ def test_reply_logprobs_are_those_of_the_whole_model(chat: ChatFormat, base: Pat
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_preference_step_starts_at_log_two_and_prefers_the_chosen(
-    precision: Precision, chat: ChatFormat, tokenizer_folder: Path, base: Path, tmp_path: Path
+    precision: Literal["fp32", "bf16"], chat: ChatFormat, tokenizer_folder: Path, base: Path, tmp_path: Path
 ):
     pairs = toy_pairs(chat, 40)
     model = load_model(base)
@@ -148,8 +148,38 @@ def test_averaging_with_the_start_halves_the_way(chat: ChatFormat, tokenizer_fol
     assert not torch.allclose(whole, start, atol=1e-5)
 
 
+@needs_compiler
+@quiet
+def test_compiled_steps_over_pairs_of_any_length_give_the_eager_curve(
+    chat: ChatFormat, base: Path, tmp_path: Path
+) -> None:
+    problems = problem_set("train", 12, seed=0)
+    replies = [[*chat.tokenizer.encode("47" * (1 + 4 * number)), chat.end_of_turn] for number in range(13)]
+    pairs = [
+        Pair(number, prompt, replies[number], replies[number + 1], False)
+        for number, prompt in enumerate(chat.prompts([problem.prompt for problem in problems]))
+    ]
+    write_pairs(tmp_path / "pairs.parquet", problems, pairs)
+    write_replies(tmp_path / "replies.parquet", problems, [Reply(0, pairs[0].prompt, replies[0], "", True)])
+    curves = [
+        train_reward(
+            start=base,
+            pairs=[tmp_path / "pairs.parquet"],
+            replies=tmp_path / "replies.parquet",
+            output=tmp_path / f"{compiled}.safetensors",
+            rewards=tmp_path / "rewards.json",
+            config=RewardConfig(learning_rate=1e-3, batch_pairs=2, epochs=2, compile=compiled),
+            **common(tmp_path, f"reward-{compiled}"),
+        )["curve"]
+        for compiled in (False, True)
+    ]
+    assert [line["loss"] for line in curves[1]] == pytest.approx([line["loss"] for line in curves[0]], rel=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_reward_model_tells_right_from_wrong(precision: Precision, chat: ChatFormat, base: Path, tmp_path: Path):
+def test_a_reward_model_tells_right_from_wrong(
+    precision: Literal["fp32", "bf16"], chat: ChatFormat, base: Path, tmp_path: Path
+):
     pairs = toy_pairs(chat, 60)
     problems = problem_set("train", 60, seed=0)
     replies = [

@@ -104,14 +104,15 @@ class _Counter(TorchDispatchMode):
         if func in collective_ops and func not in sync_ops:
             self._count_bytes(func, result, args)
         elif func is torch.ops.modelmill.scattered_product.default:
-            self._count_scattered(result, *args)
+            _, weight, group, size, _ = args
+            self._count_scattered(result, weight, group, size)
         elif func._overloadpacket in GROUPED:
             self._count_product(2 * args[0].shape[-1] * _grouped_outputs(args[0], result), result)
         elif func._overloadpacket in flop_registry:
             self._count_product(flop_registry[func._overloadpacket](*args, **kwargs, out_val=result), result)
         return result
 
-    def _count_scattered(self, result: Tensor, inputs: Tensor, weight: Tensor, group: str, size: int) -> None:
+    def _count_scattered(self, result: Tensor, weight: Tensor, group: str, size: int) -> None:
         """A product whose sum over the group is dealt out: only this process's part of it stays."""
         whole = size * result.numel()
         self._count_product(2 * whole * weight.shape[1], result)

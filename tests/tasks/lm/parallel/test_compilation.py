@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from modelmill.tasks.errors import ResourceError
-from modelmill.tasks.lm.compilation import check_compiler, missing_parts
+from modelmill.tasks.lm.compilation import check_compiler
 from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.model import build_model
@@ -16,14 +16,12 @@ from modelmill.tasks.lm.parallel.ranks import Ranks, join_layout
 from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts
+from tests.tasks.lm.compiling import needs_compiler, quiet
 from tests.tasks.lm.gloo_processes import on_processes
 from tests.tasks.lm.parallel.compare import near_curve
 from tests.tasks.lm.tiny_run import SHAPE
 
-# torch's compiler hides the warnings that it sets off itself, which pytest undoes.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-
-needs_compiler = pytest.mark.skipif(bool(missing_parts()), reason="no C++ compiler")
+pytestmark = quiet
 
 DENSE = SHAPE.model_copy(update={"num_heads": 4, "num_kv_heads": 2, "tie_embeddings": False})
 EXPERTS = Experts(num_routed=4, num_shared=1, top_k=2, intermediate_size=16, first_dense_layers=1)
@@ -86,7 +84,7 @@ def test_compiled_layers_give_one_process_s_curve_on_two(tokens_folder: Path, tm
 
 def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ResourceError, match=r"train\.compile needs a C\+\+ compiler.*; found no g"):
+    with pytest.raises(ResourceError, match=r"compile: true needs a C\+\+ compiler.*; found no g"):
         check_compiler()
 
 
