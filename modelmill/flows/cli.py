@@ -357,6 +357,35 @@ def bench_train(
     measure(console, cases, device, rounds, output, litgpt)
 
 
+@bench.command("saving")
+def bench_saving(
+    rounds: Annotated[int, typer.Option(min=1, help="States that each way writes; the median counts.")] = 5,
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure how long training stands still for a training state, beside torch's own ways of writing one."""
+    from modelmill.flows.benches.saving import bench_saving as measure
+
+    measure(console, rounds, output)
+
+
+@bench.command("scaling")
+def bench_scaling(
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="Also forecast a run from a sweep, on a folder of <domain>_<name>.jsonl[.gz] with text."),
+    ] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Keeps the forecast's artifacts; by default a folder in MILL_HOME.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Proxies of the sweep at a time.")] = 2,
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+) -> None:
+    """Measure fits of planted laws beside scipy's, and proxies an hour beside fresh processes."""
+    from modelmill.flows.benches.scaling import bench_scaling as measure
+
+    measure(console, texts, home or mill_home() / "bench-forecast", workers, output)
+
+
 def print_figures(figures: dict[str, Any], output: Path | None) -> None:
     """Figures as JSON on the terminal, and in a file."""
     text = json.dumps(figures, indent=1)

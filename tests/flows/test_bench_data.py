@@ -11,11 +11,12 @@ import pytest
 from rich.console import Console
 
 from modelmill.flows import cli
-from modelmill.flows.benches.data import _with_ratios, bench_data, chosen_steps, quality_table, rates_table
+from modelmill.flows.benches.data import _with_megabytes, bench_data, chosen_steps
 from modelmill.flows.benches.data_inputs import documentation, prepared_inputs, sampled_texts
 from modelmill.flows.benches.extraction import measure, scores, word_f1
 from modelmill.flows.benches.measured import Measured, peer
 from modelmill.flows.benches.one_step import STEPS
+from modelmill.flows.benches.tables import quality_table, rates_table, with_ratios
 from modelmill.tasks.errors import InputError, MillError, RecipeError
 from modelmill.tasks.ingest.extractor import EXTRACTORS
 
@@ -144,7 +145,7 @@ def test_rates_stand_beside_ours_of_the_same_step_and_unit() -> None:
         {"step": "a", "tool": "absent", "rate": None, "unit": "", "quality": {}, "note": "not installed"},
         {"step": "b", "tool": "peer", "rate": 7.0, "unit": "pages/s", "quality": {}, "note": ""},
     ]  # fmt: skip
-    found = _with_ratios(rows, "archives", None)
+    found = _with_megabytes(with_ratios(rows), "archives", None)
     assert [row["of_ours"] for row in found] == [1, 0.1, None, None]
     assert [row["megabytes_per_second"] for row in found] == [50, 5, None, None]
     console = Console(width=120, record=True, file=io.StringIO())

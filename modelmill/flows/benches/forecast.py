@@ -1,19 +1,15 @@
 """A folder of texts → how far the scaling stage's forecast lies from a run of 8 times its largest proxy's compute.
 
 The stages are run one after another: tokenize, scaling, pretrain. Nothing is typed in between. The run has one thread,
-as each proxy has. `python -m modelmill.flows.benches.forecast TEXTS HOME [--workers 2]` does it; HOME keeps the
-artifacts, and a second call goes on. Wall times count: run it on a quiet machine.
+as each proxy has. A folder keeps the artifacts, and a second call goes on. Wall times count: run it on a quiet machine.
 """
 
-import argparse
 import importlib
-import json
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from modelmill.flows.benches.forecast_corpus import write_corpus
 from modelmill.services.compute import Compute, ComputeConfig
@@ -131,19 +127,3 @@ def _stage(name: str, config: StageConfig, inputs: dict[str, str], home: Path, w
 
 def _no_sampler() -> NoReturn:
     raise MillError("the stages of this bench sample nothing")
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("texts", type=Path, help="a folder of <domain>_<name>.jsonl[.gz] files with `text`")
-    parser.add_argument("home", type=Path, help="a folder for the artifacts")
-    parser.add_argument("--workers", type=int, default=1, help="proxies that are trained at a time")
-    arguments = parser.parse_args()
-    figures = measure(arguments.texts, arguments.home, workers=arguments.workers)
-    write_json(arguments.home / "forecast.json", figures)
-    Console().print_json(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    main()

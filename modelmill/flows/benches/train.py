@@ -3,19 +3,18 @@
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from modelmill.flows.benches.measured import check_place
+from modelmill.flows.benches.tables import Row, machine
 from modelmill.tasks.errors import MillError, RecipeError
 
 _CHILD = "modelmill.flows.benches.train_case"
@@ -33,7 +32,6 @@ CASES = {
 """For each device, the cases and who runs them; the first is what the others are compared with."""
 LITGPT = ("litgpt", "litgpt, compiled")
 """Run beside the plain loop where a Python that has litgpt is given; the second is compiled."""
-Row = dict[str, Any]
 
 
 def bench_train(
@@ -58,7 +56,12 @@ def bench_train(
     console.print()
     console.print(table(rows, device))
     if output:
-        figures = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "machine": _machine(), "rows": rows}
+        versions = {name: metadata.version(name) for name in ("torch", "transformers")}
+        figures = {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "machine": machine() | versions,
+            "rows": rows,
+        }
         output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
@@ -136,9 +139,3 @@ def table(rows: Sequence[Row], device: str) -> Table:
             figures += [f"{row['memory'] / 1e9:.2f} GB", f"{row['loss']:.4f}"]
         result.add_row(row["case"], row["trainer"], *figures, row["note"])
     return result
-
-
-def _machine() -> dict[str, Any]:
-    versions = {name: metadata.version(name) for name in ("torch", "transformers")}
-    system = {"cores": os.cpu_count(), "architecture": platform.machine(), "python": platform.python_version()}
-    return system | {"load": round(os.getloadavg()[0], 1)} | versions
