@@ -17,14 +17,23 @@ NAME = "documents"
 
 
 def attend_by_document(model: PreTrainedModel) -> None:
-    """Let a model attend this way where `document_lengths` is given, and causally where it is not."""
+    """Let a model attend this way where `documents` is given, and causally where it is not."""
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _no_mask)
     model.set_attn_implementation(NAME)
 
 
-def document_lengths(position_ids: Tensor) -> list[int]:
-    """Lengths of the documents of all rows, one row after another: position_ids [rows, length]."""
+class Documents:
+    """Lengths of the documents of all rows, one row after another: position_ids [rows, length].
+
+    Not a list: torch.compile would look into it, and compile layers anew for each number of documents.
+    """
+
+    def __init__(self, position_ids: Tensor) -> None:
+        self.lengths = _lengths(position_ids)
+
+
+def _lengths(position_ids: Tensor) -> list[int]:
     first = torch.ones_like(position_ids, dtype=torch.bool)
     first[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1
     starts = first.flatten().nonzero().flatten()
@@ -40,18 +49,18 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    document_lengths: list[int] | None = None,
+    documents: Documents | None = None,
     **arguments: Any,
 ) -> tuple[Tensor, None]:
     """Of transformers' attention functions: query [R, H, T, d], key and value [R, K, T, d] → [R, T, H, d]."""
     rows, heads, length, size = query.shape
     grouped = key.shape[1] != heads
-    if document_lengths is None or len(document_lengths) == rows:
+    if documents is None or len(documents.lengths) == rows:
         output = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
         return output.transpose(1, 2), None
     # [1, heads, rows * length, size], cut into documents: the rows lie one after another.
     parts = [
-        tensor.transpose(1, 2).flatten(0, 1).transpose(0, 1).unsqueeze(0).split(document_lengths, dim=2)
+        tensor.transpose(1, 2).flatten(0, 1).transpose(0, 1).unsqueeze(0).split(documents.lengths, dim=2)
         for tensor in (query, key, value)
     ]
     outputs = [

@@ -56,7 +56,8 @@ def missing_parts() -> list[str]:
 
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    compiled = torch.compile(forward)
+    # By symbols for sizes from the start: one graph for all shapes, and the same one after a kill.
+    compiled = torch.compile(forward, dynamic=True)
 
     def run(*arguments: Any, **named: Any) -> Any:
         return (compiled if torch.is_grad_enabled() else forward)(*arguments, **named)

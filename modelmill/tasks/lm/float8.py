@@ -48,14 +48,17 @@ def fits(weight: Tensor) -> bool:
     return not any(side % MULTIPLE for side in weight.shape)
 
 
+@torch.compiler.allow_in_graph
 def multiply(inputs: Tensor, weight: Tensor) -> Tensor:
     """inputs [..., I], weight [O, I] → bf16 [..., O]. The backward pass finds the inputs in 8 bits."""
-    return _Product.apply(inputs, weight)  # pyright: ignore[reportReturnType]
+    output: Any = _Product.apply(_rows(inputs), weight)
+    return _unpadded(output, inputs.shape)
 
 
 def gradients(gradient: Tensor, inputs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """gradient [..., O], inputs [..., I], weight [O, I] → gradients of inputs and weight, in their types."""
-    of_inputs, of_weight = _gradients(gradient, rounded(_rows(inputs), torch.float8_e4m3fn), weight)
+    kept = rounded(_rows(inputs), torch.float8_e4m3fn)
+    of_inputs, of_weight = _gradients(_rows(gradient), kept, weight)
     return _unpadded(of_inputs, inputs.shape).to(inputs.dtype), of_weight
 
 
@@ -71,25 +74,26 @@ def rounded(tensor: Tensor, dtype: torch.dtype) -> Float8:
 
 
 class _Product(torch.autograd.Function):
+    """Of padded rows: torch's compiler knows no sizes that are computed in here."""
+
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore
-        kept = rounded(_rows(inputs), torch.float8_e4m3fn)
+    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore
+        kept = rounded(rows, torch.float8_e4m3fn)
         ctx.save_for_backward(*kept, weight)
-        ctx.shape, ctx.dtype = inputs.shape, inputs.dtype
+        ctx.dtype = rows.dtype
         # Hopper sums up faster with fewer bits, which the gradients are spared.
-        output = _multiplied(kept, rounded(weight, torch.float8_e4m3fn), torch.bfloat16, fast=True)
-        return _unpadded(output, inputs.shape)
+        return _multiplied(kept, rounded(weight, torch.float8_e4m3fn), torch.bfloat16, fast=True)
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         values, scale, weight = ctx.saved_tensors
-        of_inputs, of_weight = _gradients(outputs[0], Float8(values, scale), weight)
-        return _unpadded(of_inputs, ctx.shape).to(ctx.dtype), of_weight
+        of_rows, of_weight = _gradients(outputs[0], Float8(values, scale), weight)
+        return of_rows.to(ctx.dtype), of_weight
 
 
 def _gradients(gradient: Tensor, inputs: Float8, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """gradient [..., O], inputs [T, I], weight [O, I] → bf16 [T, I] and, in the weight's type, [O, I]."""
-    incoming = rounded(_rows(gradient), torch.float8_e5m2)
+    """gradient [T, O], inputs [T, I], weight [O, I] → bf16 [T, I] and, in the weight's type, [O, I]."""
+    incoming = rounded(gradient, torch.float8_e5m2)
     of_inputs = _multiplied(incoming, _turned(rounded(weight, torch.float8_e4m3fn)), torch.bfloat16)
     return of_inputs, _multiplied(_turned(incoming), _turned(inputs), weight.dtype)
 
@@ -111,7 +115,8 @@ def _turned(tensor: Float8) -> Float8:
 def _rows(tensor: Tensor) -> Tensor:
     """[..., C] → [T, C], with rows of zeros up to a multiple of 16."""
     rows = tensor.flatten(0, -2)
-    return F.pad(rows, (0, 0, 0, -len(rows) % MULTIPLE))
+    padding = -len(rows) % MULTIPLE
+    return F.pad(rows, (0, 0, 0, padding)) if padding else rows
 
 
 def _unpadded(rows: Tensor, shape: torch.Size) -> Tensor:

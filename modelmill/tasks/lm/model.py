@@ -16,7 +16,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.lm.attention import attend_by_document, document_lengths
+from modelmill.tasks.lm.attention import Documents, attend_by_document
 from modelmill.tasks.lm.data import TrainingBatch
 from modelmill.tasks.lm.losses import Measure
 from modelmill.tasks.lm.names import beginning, folded_multipliers, kind_of
@@ -227,7 +227,7 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor, position_ids: Tenso
     found = model.model(
         input_ids=input_ids,
         position_ids=position_ids,
-        document_lengths=document_lengths(position_ids),
+        documents=Documents(position_ids),
         use_cache=False,
     )
     return found.last_hidden_state

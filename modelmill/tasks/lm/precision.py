@@ -1,17 +1,15 @@
 """A run's precision → the type that sharded weights are gathered in, the context that forward passes run in, and how
 linear layers multiply while they are trained."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modelmill.tasks.lm.float8 import check_device
-from modelmill.tasks.lm.forwards import replaced_forwards
-from modelmill.tasks.lm.parallel.matrices import product
+from modelmill.tasks.lm.parallel.matrices import Product
 from modelmill.tasks.lm.settings import Precision
 
 
@@ -40,18 +38,15 @@ def open_products(models: Sequence[Any], precision: Precision) -> Iterator[None]
     linears: list[Any] = [module for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)]
     if linears:
         check_device(linears[0].weight.device)
+    uncut = [linear for linear in linears if not isinstance(linear, Product)]
+    for linear in uncut:
+        linear.__class__ = Product
     for linear in linears:
         linear.in_float8 = True
-    # Those that a tensor group cuts call `product` already.
-    uncut = [linear for linear in linears if "forward" not in vars(linear)]
     try:
-        with replaced_forwards(uncut, _by_product):
-            yield
+        yield
     finally:
         for linear in linears:
             del linear.in_float8
-
-
-def _by_product(forward: Any) -> Callable[[Tensor], Tensor]:
-    """In place of a linear layer's own forward."""
-    return partial(product, forward.__self__)
+        for linear in uncut:
+            linear.__class__ = nn.Linear

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modelmill.tasks.lm.attention import document_lengths
+from modelmill.tasks.lm.attention import Documents
 from modelmill.tasks.lm.model import build_model, hidden_states
 from modelmill.tasks.lm.shape import Experts, ModelShape
 
@@ -24,8 +24,8 @@ POSITIONS = torch.stack(
 
 
 def test_lengths_of_documents() -> None:
-    assert document_lengths(POSITIONS) == [5, 1, 14, 20, 1, 19]
-    assert document_lengths(torch.arange(3, 9)[None]) == [6]  # a row may hold the rest of a document
+    assert Documents(POSITIONS).lengths == [5, 1, 14, 20, 1, 19]
+    assert Documents(torch.arange(3, 9)[None]).lengths == [6]  # a row may hold the rest of a document
 
 
 @pytest.mark.parametrize("shape", [GROUPED, SPARSE], ids=["llama", "dots1"])

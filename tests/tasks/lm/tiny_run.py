@@ -1,6 +1,6 @@
 """Arguments → one short training run in a workspace; a program of its own so that a test can kill it.
 
-Usage: python -m tests.tasks.lm.tiny_run TOKENS WORKSPACE NUM_THREADS [KILL_AT_STEP]
+Usage: python -m tests.tasks.lm.tiny_run TOKENS WORKSPACE NUM_THREADS KILL_AT_STEP [compile]
 """
 
 import hashlib
@@ -35,6 +35,7 @@ PLAN = Plan(
     batch_tokens=256,
     sequence_length=64,
     schedule=Schedule(kind="wsd", learning_rate=1e-2, warmup_tokens=512, decay_tokens=1024),
+    sequence_ramp=((3 * 256, 32),),
 )
 SETTINGS = TrainSettings(log_every_steps=3, checkpoint_every_steps=4, num_pieces=2, snapshot_every_tokens=1024)
 
@@ -51,16 +52,16 @@ class KillingBatches(RowBatches):
 
 
 def run(
-    tokens_folder: Path, workspace: Path, num_threads: int = 1, kill_at: int | None = None
+    tokens_folder: Path, workspace: Path, num_threads: int = 1, kill_at: int | None = None, compile: bool = False
 ) -> tuple[str, TrainReport]:
-    """Digest of the weights, and the report."""
+    """Digest of the weights, and the report. Rows become shorter on the way, since compiled layers might mind."""
     tokens = open_tokens(tokens_folder)
     model = build_model(SHAPE, seed=1, special_tokens=tokens.special_tokens)
     optimizer = build_optimizer(model, OptimizerConfig())
     batches = KillingBatches(document_mixture(tokens, seed=1))
     batches.kill_at = kill_at
     held_out = validation_set(tokens, sequence_length=64, max_tokens_per_domain=512)
-    settings = SETTINGS.model_copy(update={"num_threads": num_threads})
+    settings = SETTINGS.model_copy(update={"num_threads": num_threads, "compile": compile})
     report = train(
         model, optimizer, PLAN, batches, settings, workspace=workspace, validate=validation_metrics(held_out)
     )
@@ -69,5 +70,6 @@ def run(
 
 
 if __name__ == "__main__":
-    digest, report = run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), *map(int, sys.argv[4:]))
+    tokens, workspace, threads, kill_at, *options = sys.argv[1:]
+    digest, report = run(Path(tokens), Path(workspace), int(threads), int(kill_at), "compile" in options)
     print(json.dumps({"digest": digest, "curve": report.curve, "resumed_at": report.resumed_at_step}))  # noqa: T201

@@ -40,19 +40,47 @@ def cut_matrices(model: Any, ranks: Ranks) -> None:
         by_columns = style == "colwise"
         cut = distribute_tensor(linear.weight.detach(), mesh, [Shard(0 if by_columns else 1)], src_data_rank=None)
         linear.weight = nn.Parameter(cut)
-        linear.forward = partial(product, linear) if by_columns else partial(_row_product, linear, group)
+        if by_columns:
+            linear.__class__ = Product
+        else:
+            linear.__class__, linear.group = RowProduct, group
         if by_columns:
             parent = name.rpartition(".")[0]
             parents[parent] = model.model.get_submodule(parent)
+    gather = partial(_gather_tokens, group)
     for parent in parents.values():
-        parent.register_forward_pre_hook(partial(_gather_tokens, group), with_kwargs=True)
+        parent.register_forward_pre_hook(gather, with_kwargs=True)
 
 
-def product(linear: nn.Linear, inputs: Tensor) -> Tensor:
-    """A linear layer [..., inputs] → [..., outputs] by what this process has of its weights, in 8 bits where
-    `precision.open_products` marked it and gradients are computed."""
-    weight = local(linear.weight)
-    return (float8.multiply if _in_float8(linear, weight) else F.linear)(inputs, weight)
+class Product(nn.Linear):
+    """A linear layer [..., inputs] → [..., outputs] by what this process has of its weights, in 8 bits where gradients
+    are computed and `in_float8` is set.
+
+    A class, not a forward of each module's own: torch would compile every layer anew, and give up after eight.
+    """
+
+    in_float8 = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See `nn.Linear`."""
+        weight = local(self.weight)
+        return (float8.multiply if self.is_in_float8(weight) else F.linear)(input, weight)
+
+    def is_in_float8(self, weight: Tensor) -> bool:
+        """Whether this product, now, is one of 8-bit numbers."""
+        return self.in_float8 and torch.is_grad_enabled() and float8.fits(weight)
+
+
+class RowProduct(Product):
+    """The one whose partial sums are dealt out over the tensor group."""
+
+    group: Any
+
+    def forward(self, input: Tensor) -> Tensor:
+        """See `nn.Linear`."""
+        weight = _in_compute_type(local(self.weight))
+        arguments = (_in_compute_type(input), weight, self.group, self.is_in_float8(weight))
+        return _ScatteredProduct.apply(*arguments)  # pyright: ignore[reportReturnType]
 
 
 def partial_parameters(model: Any) -> list[nn.Parameter]:
@@ -68,10 +96,6 @@ def local(tensor: Any) -> Any:
 
 def _is_cut(parameter: nn.Parameter) -> bool:
     return isinstance(parameter, DTensor) and "tensor" in (parameter.device_mesh.mesh_dim_names or ())
-
-
-def _in_float8(linear: Any, weight: Tensor) -> bool:
-    return torch.is_grad_enabled() and getattr(linear, "in_float8", False) and float8.fits(weight)
 
 
 def _planned(model: Any) -> Iterator[tuple[str, nn.Module, str]]:
@@ -98,12 +122,6 @@ def _in_compute_type(tensor: Tensor) -> Tensor:
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return tensor
     return tensor.to(torch.get_autocast_dtype(kind))
-
-
-def _row_product(linear: nn.Linear, group: Any, inputs: Tensor) -> Tensor:
-    weight = _in_compute_type(local(linear.weight))
-    arguments = (_in_compute_type(inputs), weight, group, _in_float8(linear, weight))
-    return _ScatteredProduct.apply(*arguments)  # pyright: ignore[reportReturnType]
 
 
 @torch.library.custom_op("modelmill::scattered_product", mutates_args=())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from modelmill.tasks.lm.attention import document_lengths
+from modelmill.tasks.lm.attention import Documents
 from modelmill.tasks.lm.data import TrainingBatch
 from modelmill.tasks.lm.losses import Measure
 from modelmill.tasks.lm.parallel.vocabulary import head_part
@@ -43,10 +43,10 @@ class Stage(nn.Module):
         own = {"input_ids": inputs} if self.part.has_embedding else {"inputs_embeds": inputs.float()}
         batch = kind(**tensors)
         _, position_ids = batch.sequences
-        lengths = document_lengths(position_ids)
+        documents = Documents(position_ids)
         autocast = self.compute_dtype != torch.float32
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=autocast):
-            found = self.model(**own, position_ids=position_ids, document_lengths=lengths, use_cache=False)
+            found = self.model(**own, position_ids=position_ids, documents=documents, use_cache=False)
             hidden = found.last_hidden_state
             if not self.part.has_head:
                 return hidden.to(self.compute_dtype)

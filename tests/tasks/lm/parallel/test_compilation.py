@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.lm.attention import Documents
 from modelmill.tasks.lm.compilation import check_compiler
 from modelmill.tasks.lm.data import RowBatches, document_mixture, open_tokens
 from modelmill.tasks.lm.engine import train
@@ -16,14 +17,15 @@ from modelmill.tasks.lm.parallel.ranks import Ranks, join_layout
 from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts
-from tests.tasks.lm.compiling import needs_compiler, quiet
+from tests.tasks.lm.compiling import needs_compiler, only_compiled, quiet
 from tests.tasks.lm.gloo_processes import on_processes
 from tests.tasks.lm.parallel.compare import near_curve
 from tests.tasks.lm.tiny_run import SHAPE
 
 pytestmark = quiet
 
-DENSE = SHAPE.model_copy(update={"num_heads": 4, "num_kv_heads": 2, "tie_embeddings": False})
+DENSE = SHAPE.model_copy(update={"num_heads": 4, "num_kv_heads": 2, "tie_embeddings": False, "num_layers": 10})
+"""More layers than torch keeps graphs of one function."""
 EXPERTS = Experts(num_routed=4, num_shared=1, top_k=2, intermediate_size=16, first_dense_layers=1)
 SHAPES = {"dense": DENSE, "moe": DENSE.model_copy(update={"experts": EXPERTS})}
 PLAN = Plan(
@@ -58,20 +60,39 @@ def curve(kind: str, tokens_folder: Path, settings: TrainSettings, ranks: Ranks)
 )
 def test_compiled_layers_give_the_eager_curve(kind: str, changes: dict[str, Any], tokens_folder: Path) -> None:
     expected = near_curve(curve(kind, tokens_folder, EAGER, Ranks()))
-    assert curve(kind, tokens_folder, COMPILED.model_copy(update=changes), Ranks()) == expected
+    with only_compiled():
+        assert curve(kind, tokens_folder, COMPILED.model_copy(update=changes), Ranks()) == expected
+
+
+@needs_compiler
+def test_numbers_of_documents_and_shapes_of_batches_do_not_use_up_the_graphs(tokens_folder: Path) -> None:
+    tokens = open_tokens(tokens_folder)
+    model = build_model(DENSE, seed=1, special_tokens=tokens.special_tokens)
+    shapes = {"batch_tokens": 512, "sequence_ramp": ((4096, 48), (6144, 32), (8192, 80))}
+    plan = PLAN.model_copy(update={"total_tokens": 20 * 512, **shapes})
+    batches = RowBatches(document_mixture(tokens, seed=1))
+    documents = {len(Documents(batches.batch(point).position_ids).lengths) for point in plan.points()}
+    assert len(documents) > 8  # graphs that torch keeps of one function
+    with only_compiled():
+        train(model, build_optimizer(model, OptimizerConfig()), plan, batches, COMPILED)
 
 
 @needs_compiler
 def test_compiled_layers_multiply_in_8_bits(tokens_folder: Path) -> None:
     changes = {"precision": "fp8"}
     eager = curve("dense", tokens_folder, EAGER.model_copy(update=changes), Ranks())
-    found = curve("dense", tokens_folder, COMPILED.model_copy(update=changes), Ranks())
+    with only_compiled():
+        found = curve("dense", tokens_folder, COMPILED.model_copy(update=changes), Ranks())
     # bf16 keeps eight binary digits, and a kernel rounds less often than its parts do.
     assert [step[0] for step in found] == pytest.approx([step[0] for step in eager], rel=2**-8)
 
 
 def on_layouts(tokens_folder: Path) -> list[list[tuple[float, float]]]:
-    return [curve("dense", tokens_folder, COMPILED, join_layout(layout)) for layout in LAYOUTS]
+    found = []
+    for layout in LAYOUTS:
+        with only_compiled():
+            found.append(curve("dense", tokens_folder, COMPILED, join_layout(layout)))
+    return found
 
 
 @needs_compiler
