@@ -18,7 +18,7 @@ from modelmill.flows.benches.tables import Row, machine
 from modelmill.tasks.errors import MillError, RecipeError
 
 _CHILD = "modelmill.flows.benches.train_case"
-_OURS = ("modelmill", "modelmill, documents", "modelmill, compiled")
+_OURS = ("modelmill", "modelmill, documents", "modelmill, compiled", "modelmill, documents compiled")
 _PEERS = ("plain loop", "HF Trainer", "plain loop, compiled")
 CASES = {
     "cpu": {

@@ -155,6 +155,11 @@ def modelmill_compiled(case: Case, device: str, clock: Clock) -> Turn:
     return _engine(case, device, clock, documents=1, compile=True)
 
 
+def modelmill_documents_compiled(case: Case, device: str, clock: Clock) -> Turn:
+    """The engine with eight documents to a row and compiled layers."""
+    return _engine(case, device, clock, documents=8, compile=True)
+
+
 def modelmill_float8(case: Case, device: str, clock: Clock) -> Turn:
     """The engine with compiled layers that multiply in 8 bits."""
     return _engine(case, device, clock, documents=1, compile=True, precision="fp8")
@@ -289,6 +294,7 @@ TRAINERS: dict[str, Trainer] = {
     "modelmill": modelmill,
     "modelmill, documents": modelmill_documents,
     "modelmill, compiled": modelmill_compiled,
+    "modelmill, documents compiled": modelmill_documents_compiled,
     "modelmill, fp8 compiled": modelmill_float8,
     "modelmill, dense twin": modelmill_dense_twin,
     "modelmill, eager experts": modelmill_eager_experts,
