@@ -48,6 +48,8 @@ def fits(weight: Tensor) -> bool:
     return not any(side % MULTIPLE for side in weight.shape)
 
 
+# torch 2.13 cannot trace a function with a backward pass of its own where sizes are symbols. What makes kernels of the
+# graph looks inside all the same.
 @torch.compiler.allow_in_graph
 def multiply(inputs: Tensor, weight: Tensor) -> Tensor:
     """inputs [..., I], weight [O, I] → bf16 [..., O]. The backward pass finds the inputs in 8 bits."""
@@ -74,7 +76,7 @@ def rounded(tensor: Tensor, dtype: torch.dtype) -> Float8:
 
 
 class _Product(torch.autograd.Function):
-    """Of padded rows: torch's compiler knows no sizes that are computed in here."""
+    """Of padded rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore
