@@ -380,7 +380,7 @@ def bench_scaling(
     workers: Annotated[int, typer.Option(min=1, help="Proxies of the sweep at a time.")] = 2,
     output: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Measure fits of planted laws beside scipy's, and proxies an hour beside fresh processes."""
+    """Measure fits of planted laws beside scipy's, proxies an hour beside fresh processes, and a forecast if asked."""
     from modelmill.flows.benches.scaling import bench_scaling as measure
 
     measure(console, texts, home or mill_home() / "bench-forecast", workers, output)

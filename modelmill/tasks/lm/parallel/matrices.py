@@ -42,11 +42,10 @@ def cut_matrices(model: Any, ranks: Ranks) -> None:
         linear.weight = nn.Parameter(cut)
         if by_columns:
             linear.__class__ = Product
-        else:
-            linear.__class__, linear.group = RowProduct, group
-        if by_columns:
             parent = name.rpartition(".")[0]
             parents[parent] = model.model.get_submodule(parent)
+        else:
+            linear.__class__, linear.group = RowProduct, group
     gather = partial(_gather_tokens, group)
     for parent in parents.values():
         parent.register_forward_pre_hook(gather, with_kwargs=True)
