@@ -19,13 +19,12 @@ from transformers import PreTrainedModel
 
 from modelmill.flows.benches.measured import Measured, check_place
 from modelmill.flows.benches.tables import show_measured
-from modelmill.flows.benches.train_case import CASES, LEARNING_RATE, Case, RandomBatches
+from modelmill.flows.benches.train_case import CASES, Case, RandomBatches
 from modelmill.tasks.lm.engine import train
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.optim import build_optimizer
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.parallel.states import open_states
-from modelmill.tasks.lm.plan import Plan, Schedule
 from modelmill.tasks.lm.settings import OptimizerConfig, TrainSettings
 
 Save = Callable[[int], Callable[[], object]]
@@ -76,13 +75,8 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 def _steps(case: Case, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Callable[[], object]:
     """The engine's next step at each call."""
-    tokens, numbers = case.rows * case.length, iter(range(1000))
-    plan = Plan(
-        total_tokens=1000 * tokens,
-        batch_tokens=tokens,
-        sequence_length=case.length,
-        schedule=Schedule(kind="constant", learning_rate=LEARNING_RATE),
-    )
+    tokens, numbers = case.batch_tokens, iter(range(1000))
+    plan = case.plan(1000)
 
     def step() -> object:
         start, batches = next(numbers) * tokens, RandomBatches(case)

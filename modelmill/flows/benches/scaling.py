@@ -29,12 +29,13 @@ def bench_scaling(console: Console, texts: Path | None, home: Path, workers: int
     measured += proxies.measure()
     if texts:
         console.print(f"measuring a forecast in {home}; called again, it goes on", highlight=False)
-        measured.append(_forecast_row(forecast.measure(texts, home, workers=workers)))
+        measured.append(forecast_row(forecast.measure(texts, home, workers=workers)))
     console.print()
     show_measured(console, measured, output)
 
 
-def _forecast_row(found: dict[str, Any]) -> Measured:
+def forecast_row(found: dict[str, Any]) -> Measured:
+    """What `forecast.measure` found, as a line of the table."""
     low, high = found["interval"]
     quality = {
         "forecast": found["forecast"],

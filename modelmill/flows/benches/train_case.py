@@ -46,6 +46,20 @@ class Case:
     steps: int
     warm_up: int = 2
 
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one step."""
+        return self.rows * self.length
+
+    def plan(self, num_steps: int) -> Plan:
+        """So many steps at one rate."""
+        return Plan(
+            total_tokens=num_steps * self.batch_tokens,
+            batch_tokens=self.batch_tokens,
+            sequence_length=self.length,
+            schedule=Schedule(kind="constant", learning_rate=LEARNING_RATE),
+        )
+
 
 def _dense(width: int, layers: int, heads: int, feed_forward: int, vocabulary: int, length: int) -> ModelShape:
     return ModelShape(
@@ -59,28 +73,21 @@ def _dense(width: int, layers: int, heads: int, feed_forward: int, vocabulary: i
     )
 
 
+def _with_experts(shape: ModelShape, width: int) -> ModelShape:
+    """As many as dots.llm1 has, each so wide."""
+    experts = Experts(num_routed=128, num_shared=2, top_k=6, intermediate_size=width)
+    return shape.model_copy(update={"experts": experts})
+
+
 CASES = {
     "2m": Case(_dense(128, 6, 4, 384, 4096, 256), rows=8, length=256, steps=10),
     "17m": Case(_dense(384, 8, 6, 1024, 8192, 512), rows=4, length=512, steps=3),
     "0.12b": Case(_dense(768, 12, 12, 2048, 50_304, 2048), rows=16, length=2048, steps=20, warm_up=5),
     "1b": Case(_dense(2048, 16, 16, 8192, 32_768, 4096), rows=4, length=4096, steps=12, warm_up=4),
     "3b": Case(_dense(3072, 26, 24, 8192, 32_768, 4096), rows=2, length=4096, steps=8, warm_up=3),
-    "moe": Case(
-        _dense(256, 4, 4, 688, 4096, 256).model_copy(
-            update={"experts": Experts(num_routed=128, num_shared=2, top_k=6, intermediate_size=64)}
-        ),
-        rows=8,
-        length=256,
-        steps=4,
-    ),
+    "moe": Case(_with_experts(_dense(256, 4, 4, 688, 4096, 256), 64), rows=8, length=256, steps=4),
     "moe-2.5b": Case(
-        _dense(1024, 12, 16, 4096, 32_768, 4096).model_copy(
-            update={"experts": Experts(num_routed=128, num_shared=2, top_k=6, intermediate_size=512)}
-        ),
-        rows=4,
-        length=4096,
-        steps=12,
-        warm_up=4,
+        _with_experts(_dense(1024, 12, 16, 4096, 32_768, 4096), 512), rows=4, length=4096, steps=12, warm_up=4
     ),
 }
 """CPU: 2m, 17m, moe. One H100 (or more memory): the others."""
@@ -189,16 +196,10 @@ def _engine(
     if experts:
         model.set_experts_implementation(experts)
     optimizer = build_optimizer(model, OptimizerConfig())
-    tokens = case.rows * case.length
-    plan = Plan(
-        total_tokens=(case.warm_up + case.steps) * tokens,
-        batch_tokens=tokens,
-        sequence_length=case.length,
-        schedule=Schedule(kind="constant", learning_rate=LEARNING_RATE),
-    )
+    plan = case.plan(case.warm_up + case.steps)
     precision = precision or ("fp32" if device == "cpu" else "bf16")
     settings = TrainSettings(num_threads=1, log_every_steps=1, precision=precision, compile=compile)
-    batches, border = RandomBatches(case, documents), case.warm_up * tokens
+    batches, border = RandomBatches(case, documents), case.warm_up * case.batch_tokens
     first = train(model, optimizer, plan, batches, settings, end_tokens=border)
     started = clock.now()
     train(model, optimizer, plan, batches, settings, start_tokens=border)
@@ -312,7 +313,7 @@ def measured(name: str, trainer: str, device: str, python: str | None) -> Figure
         turn = litgpt(case, device, python or sys.executable, compile=trainer == LITGPT[1])
     else:
         turn = TRAINERS[trainer](case, device, Clock(device))
-    rate = case.steps * case.rows * case.length / turn.seconds
+    rate = case.steps * case.batch_tokens / turn.seconds
     figures: Figures = {"rate": rate, "loss": turn.loss}
     if device == "cpu":
         return figures | {"memory": turn.memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
@@ -336,7 +337,7 @@ def main() -> None:
 
 
 def _point(case: Case, step: int) -> StepPoint:
-    return StepPoint(step, step * case.rows * case.length, LEARNING_RATE, case.length, case.rows, step * case.rows)
+    return StepPoint(step, step * case.batch_tokens, LEARNING_RATE, case.length, case.rows, step * case.rows)
 
 
 def _model(case: Case, device: str) -> PreTrainedModel:

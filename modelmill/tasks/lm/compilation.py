@@ -56,7 +56,7 @@ def missing_parts() -> list[str]:
 
 
 def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    # By symbols for sizes from the start: one graph for all shapes, and the same one after a kill.
+    # Symbols for sizes from the start, lest every shape use up one of the few graphs that torch keeps of a function.
     compiled = torch.compile(forward, dynamic=True)
 
     def run(*arguments: Any, **named: Any) -> Any:

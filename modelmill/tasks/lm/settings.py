@@ -110,8 +110,8 @@ class LayerSettings(StageConfig):
     "What the backward pass computes again of each layer, with the same bits. full: all but its input, a third more "
     "work and far less memory; selective: all but matrix products and attention, hardly more work."
     compile: bool = Field(default=False, json_schema_extra={"placement": True})
-    "Compile the layers with torch.compile, once for all shapes of batches (half a minute on a CPU; wants g++ and "
-    "Python's headers); not with selective activation checkpointing."
+    "Compile the layers with torch.compile, for batches of any shape (half a minute on a CPU; wants g++ and Python's "
+    "headers); not with selective activation checkpointing."
 
     @model_validator(mode="after")
     def _fits(self) -> "LayerSettings":

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelmill.flows.benches.forecast import measure
+from modelmill.flows.benches.scaling import forecast_row
 from modelmill.flows.benches.tokens import generated_texts
 from modelmill.tasks.lm.settings import TrainSettings
 from modelmill.tasks.pretrain.config import Config as PretrainConfig
@@ -38,3 +39,6 @@ def test_forecast_and_outcome_come_from_one_line(tmp_path: Path) -> None:
     assert set(found["seconds"]) == {"tokenize", "scaling", "pretrain"}
     assert (tmp_path / "home" / "forecast.svg").stat().st_size > 1000
     assert measure(tmp_path, tmp_path / "home", TokenizeConfig(vocab_size=512), SCALING, PRETRAIN) == found
+    row = forecast_row(found).quality
+    assert row["lowest"] < row["forecast"] < row["highest"]
+    assert (row["measured"], row["run_seconds"]) == (found["measured"], found["seconds"]["pretrain"])

@@ -1,4 +1,4 @@
-"""`mill bench scaling`: what it says before it measures, and the line of a forecast."""
+"""`mill bench scaling`: what it says before it measures."""
 
 from pathlib import Path
 

@@ -22,7 +22,7 @@ from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import Ranks
 from modelmill.tasks.lm.pieces import open_pieces
 from modelmill.tasks.verify.problems import problem_set
-from tests.tasks.lm.compiling import needs_compiler, quiet
+from tests.tasks.lm.compiling import needs_compiler, only_compiled, quiet
 
 
 @pytest.fixture(autouse=True)
@@ -161,18 +161,19 @@ def test_compiled_steps_over_pairs_of_any_length_give_the_eager_curve(
     ]
     write_pairs(tmp_path / "pairs.parquet", problems, pairs)
     write_replies(tmp_path / "replies.parquet", problems, [Reply(0, pairs[0].prompt, replies[0], "", True)])
-    curves = [
-        train_reward(
-            start=base,
-            pairs=[tmp_path / "pairs.parquet"],
-            replies=tmp_path / "replies.parquet",
-            output=tmp_path / f"{compiled}.safetensors",
-            rewards=tmp_path / "rewards.json",
-            config=RewardConfig(learning_rate=1e-3, batch_pairs=2, epochs=2, compile=compiled),
-            **common(tmp_path, f"reward-{compiled}"),
-        )["curve"]
-        for compiled in (False, True)
-    ]
+    with only_compiled():
+        curves = [
+            train_reward(
+                start=base,
+                pairs=[tmp_path / "pairs.parquet"],
+                replies=tmp_path / "replies.parquet",
+                output=tmp_path / f"{compiled}.safetensors",
+                rewards=tmp_path / "rewards.json",
+                config=RewardConfig(learning_rate=1e-3, batch_pairs=2, epochs=2, compile=compiled),
+                **common(tmp_path, f"reward-{compiled}"),
+            )["curve"]
+            for compiled in (False, True)
+        ]
     assert [line["loss"] for line in curves[1]] == pytest.approx([line["loss"] for line in curves[0]], rel=1e-4)
 
 

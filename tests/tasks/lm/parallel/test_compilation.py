@@ -36,8 +36,7 @@ PLAN = Plan(
 )
 EAGER = TrainSettings(log_every_steps=1)
 COMPILED = EAGER.model_copy(update={"compile": True})
-LAYOUTS = [Layout(data_shard=2), Layout(context=2), Layout(tensor=2)]
-"""A pipeline's layers are compiled like those of one process."""
+LAYOUTS = [Layout(data_shard=2), Layout(context=2), Layout(tensor=2), Layout(pipeline=2)]
 
 
 def curve(kind: str, tokens_folder: Path, settings: TrainSettings, ranks: Ranks) -> list[tuple[float, float]]:
