@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.ingest.config import DocumentationSource, ExtractionConfig
+from modelmill.tasks.ingest.config import ExtractionConfig
 from modelmill.tasks.ingest.documentation.site import DocumentationSite
 from modelmill.tasks.ingest.extract import extract_rows
+from modelmill.tasks.ingest.sources import DocumentationSource
 from modelmill.tasks.text.row_files import read_rows
 from modelmill.tasks.text.shards import write_shard
 

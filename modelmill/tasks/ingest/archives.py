@@ -11,16 +11,19 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import fsspec
 from fastwarc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.ingest.files import address_problem, is_http, is_remote
 from modelmill.tasks.ingest.framing import ARC, MAX_HEADER, WARC, Gap, Piece
 from modelmill.tasks.ingest.http_message import http_message, media_type
 from modelmill.tasks.ingest.salvage import GZIP_MAGIC, panics_as_errors, readable_start, salvaged
 from modelmill.tasks.ingest.schema import iso_date
+from modelmill.tasks.placeholders import redacted
 
 _PAGES = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
 _SNIFFED_BYTES = 32 << 10
@@ -58,12 +61,16 @@ class Damage:
 
 
 def open_address(address: str) -> AbstractContextManager[BinaryIO]:
-    """Open a local path, an HTTP(S) or an s3:// URL for reading.
+    """Open a local path or an object of an object store for reading; files on HTTP(S) servers are fetched before.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, it cannot be read, or it is none of these.
     """
+    if is_remote(address) and (is_http(address) or address_problem(address)):
+        raise InputError(f"{redacted(address)}: expected a local path or an s3:// URL here")
     try:
+        if not is_remote(address):
+            return Path(address).open("rb")
         opened = fsspec.open(address, "rb")
         assert not isinstance(opened, list)
         return cast("AbstractContextManager[BinaryIO]", opened.open())
@@ -71,6 +78,10 @@ def open_address(address: str) -> AbstractContextManager[BinaryIO]:
         raise InputError(
             f"found no file at {address}. Expected a readable path, an http(s) URL or an s3:// URL: correct the "
             "source's `paths`, or restore the file, and run again."
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{address} cannot be read ({error.strerror or error}). Correct the path or its rights."
         ) from error
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from modelmill.tasks.files import read_json, write_json
-from modelmill.tasks.ingest.config import CrawlSource, source_error
 from modelmill.tasks.ingest.decode import RejectedError, decoded_content, decoded_text
 from modelmill.tasks.ingest.fetch import Exchange, Fetcher, Outcome
+from modelmill.tasks.ingest.sources import CrawlSource, source_error
 from modelmill.tasks.ingest.urls import normal_url, page_links, url_host, url_order
 from modelmill.tasks.ingest.warc import write_warc
 from modelmill.tasks.journal import Journal

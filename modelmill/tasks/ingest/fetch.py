@@ -10,9 +10,9 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
 from modelmill.tasks.ingest.addresses import GuardedBackend, GuardedTransport, RefusedAddressError
-from modelmill.tasks.ingest.config import CrawlSource
 from modelmill.tasks.ingest.decode import RejectedError, decoded_content
 from modelmill.tasks.ingest.robots import MAX_BYTES, HostRules, Hosts, host_rules
+from modelmill.tasks.ingest.sources import CrawlSource
 from modelmill.tasks.ingest.urls import resolved_url, url_host
 
 _TEMPORARY = frozenset({429, 500, 502, 503, 504})

@@ -3,9 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.placeholders import placeholders
 
+# Their clients read what the machine's settings say (credentials, endpoint) and follow no redirect to another host.
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf")
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -20,6 +24,39 @@ class SourceFile:
 def is_remote(address: str) -> bool:
     """Whether an address is a URL rather than a local path."""
     return "://" in address
+
+
+def is_http(address: str) -> bool:
+    """Whether an address is a file on an HTTP(S) server."""
+    return address.lower().startswith(("http://", "https://"))
+
+
+def address_problem(address: str) -> str | None:
+    """Why nothing can be read from an address, or None. What is no URL is a local path, and any path will do."""
+    if not is_remote(address):
+        return None
+    scheme = address.partition("://")[0].lower()
+    if scheme in OBJECT_STORES:
+        return None if "::" not in address else "expected one URL, found a chain of them (`::`)"
+    if not is_http(address):
+        return f"expected a local path, an http(s) URL or an s3:// URL, found the scheme {scheme[:20]!r}"
+    try:
+        parsed = urlsplit(address)
+        host, _ = parsed.hostname or "", parsed.port
+    except ValueError:
+        host = ""
+    if not host or not set(host).isdisjoint("${} "):
+        return "expected the name or address of a host behind ://; a secret goes before it, into the path or the query"
+    if "${" in _written(address):
+        return "a secret is written ${NAME}, in capital letters, digits and `_`"
+    return None
+
+
+def _written(address: str) -> str:
+    """The address without its placeholders."""
+    for name in placeholders(address):
+        address = address.replace(f"${{{name}}}", "")
+    return address
 
 
 def expand(paths: Iterable[str], source: str) -> list[SourceFile]:

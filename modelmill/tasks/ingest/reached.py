@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 
-from modelmill.tasks.ingest.config import CrawlRules, CrawlSource, DocumentationSource, FoldersSource
 from modelmill.tasks.ingest.documentation.catalog import SITE_HOST
 from modelmill.tasks.ingest.documentation.site import serving
 from modelmill.tasks.ingest.folder_site import FolderSites
 from modelmill.tasks.ingest.loopback import listening
+from modelmill.tasks.ingest.sources import CrawlRules, CrawlSource, DocumentationSource, FoldersSource
 
 
 @contextlib.contextmanager

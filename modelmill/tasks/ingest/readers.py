@@ -1,34 +1,37 @@
 """Files of one source → shards of pages and of dropped rows: the function that the stage fans out."""
 
+import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from modelmill.tasks.ingest.archives import Capture, Damage, captures, open_address
-from modelmill.tasks.ingest.config import (
+from modelmill.tasks.ingest.config import ExtractionConfig
+from modelmill.tasks.ingest.decode import RejectedError, decoded_text
+from modelmill.tasks.ingest.extract import Extractor, capture_text, plain_page, unusable
+from modelmill.tasks.ingest.files import SourceFile
+from modelmill.tasks.ingest.reading import Reading
+from modelmill.tasks.ingest.remote import local_copy
+from modelmill.tasks.ingest.rows import read_dataset, read_jsonl, read_parquet
+from modelmill.tasks.ingest.schema import ShardWriter, page_date, row_id
+from modelmill.tasks.ingest.sources import (
     AnySource,
     CommonCrawlSource,
     CrawlRules,
     CrawlSource,
     DatasetSource,
     DocumentationSource,
-    ExtractionConfig,
     FileSource,
     FoldersSource,
     HtmlSource,
     JsonlSource,
     ParquetSource,
+    RemoteSource,
     TextSource,
     WarcSource,
     WetSource,
 )
-from modelmill.tasks.ingest.decode import RejectedError, decoded_text
-from modelmill.tasks.ingest.extract import Extractor, capture_text, plain_page, unusable
-from modelmill.tasks.ingest.files import SourceFile
-from modelmill.tasks.ingest.reading import Reading
-from modelmill.tasks.ingest.remote import Download, local_copy
-from modelmill.tasks.ingest.rows import read_dataset, read_jsonl, read_parquet
-from modelmill.tasks.ingest.schema import ShardWriter, page_date, row_id
 
 DOWNLOADS = "downloads"  # of the stage's workspace
 Reader = Callable[[Reading, Any, list[SourceFile]], None]
@@ -53,8 +56,7 @@ def read_files(
 def _captures(reading: Reading, source: Any, files: list[SourceFile]) -> Iterator[tuple[SourceFile, Capture]]:
     """The captures of archives one after another, remote ones fetched first; damage becomes dropped rows."""
     for file in files:
-        settings = source.download if isinstance(source, FileSource | CommonCrawlSource) else Download()
-        with local_copy(file.address, reading.downloads, settings) as path:
+        with _local(reading, source, file) as path:
             for capture in captures(path, reading.config.limits.page_bytes):
                 if isinstance(capture, Damage):
                     _drop_damage(reading, file, capture)
@@ -109,9 +111,16 @@ def _read_text(reading: Reading, source: TextSource, files: list[SourceFile]) ->
         reading.add(row, lambda file=file: plain_page(_file_text(reading, source, file), reading.config.limits))
 
 
+def _local(reading: Reading, source: Any, file: SourceFile) -> AbstractContextManager[str]:
+    """Path of a file while it is read; a crawl's own archives are here already."""
+    if isinstance(source, RemoteSource):
+        return local_copy(file.address, reading.downloads, source.download, source.reach)
+    return contextlib.nullcontext(file.address)
+
+
 def _file_text(reading: Reading, source: FileSource, file: SourceFile) -> str:
     limit = reading.config.limits.page_bytes
-    copied = local_copy(file.address, reading.downloads, source.download, most_bytes=limit + 1)
+    copied = local_copy(file.address, reading.downloads, source.download, source.reach, most_bytes=limit + 1)
     with copied as path, open_address(path) as stream:
         body = stream.read(limit + 1)
     if len(body) > limit:

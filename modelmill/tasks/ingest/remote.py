@@ -11,30 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from pydantic import Field
 
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.files import read_json, write_json
+from modelmill.tasks.ingest.addresses import Reach
+from modelmill.tasks.ingest.files import is_http
+from modelmill.tasks.ingest.guarded_client import Download, GuardedClient, RefusedError
 from modelmill.tasks.ingest.schema import row_id
-from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.placeholders import redacted
 
 _BUSY = frozenset({403, 408, 425, 429, 500, 502, 503, 504})
 _RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-
-
-class Download(StageConfig):
-    """How files are fetched from HTTP(S) servers."""
-
-    attempts: int = Field(default=10, ge=1)
-    """Without a byte of progress between them; then the stage ends, and goes on there when it is run again."""
-    backoff_seconds: float = Field(default=1.0, ge=0)
-    """First wait before another attempt; each later one doubles."""
-    longest_wait_seconds: float = Field(default=120.0, ge=0)
-    """Upper limit of back-off and Retry-After."""
-    connect_seconds: float = Field(default=20.0, gt=0)
-    read_seconds: float = Field(default=60.0, gt=0)
-    """Longest wait for the next bytes."""
-    user_agent: str = "modelmill"
 
 
 class _AgainError(Exception):
@@ -46,62 +33,67 @@ class _AgainError(Exception):
 
 
 @contextlib.contextmanager
-def local_copy(address: str, folder: Path, settings: Download, *, most_bytes: int | None = None) -> Iterator[str]:
+def local_copy(
+    address: str, folder: Path, settings: Download, reach: Reach, *, most_bytes: int | None = None
+) -> Iterator[str]:
     """Path of the file while it is read; then it is removed, so that a worker holds one at a time.
 
     What a killed worker left is finished. Addresses that are not HTTP(S) are given back. Of a file of more than
     `most_bytes` no more than these need come.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, it is too large, or it is on a host that the recipe does not allow.
         ResourceError: the server gave no byte in `attempts` attempts.
     """
-    if not address.startswith(("http://", "https://")):
+    if not is_http(address):
         yield address
         return
     path = folder / row_id(address)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fetch(address, path, settings, most_bytes=most_bytes)
+    fetch(address, path, settings, reach, most_bytes=most_bytes)
     yield str(path)
     path.unlink()
     _tag_path(path).unlink(missing_ok=True)
 
 
-def fetch(address: str, path: Path, settings: Download, *, most_bytes: int | None = None) -> None:
+def fetch(address: str, path: Path, settings: Download, reach: Reach, *, most_bytes: int | None = None) -> None:
     """Fetch a file whole, or its first bytes, from where an earlier attempt or run ended. Raises as `local_copy`."""
-    timeout = httpx.Timeout(settings.read_seconds, connect=settings.connect_seconds)
-    headers = {"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
+    shown = redacted(address)
     failures, furthest = 0, _size(path)
-    with httpx.Client(timeout=timeout, headers=headers, follow_redirects=True) as client:
+    with GuardedClient(settings, reach) as client:
         while True:
             try:
-                _attempt(client, address, path, most_bytes)
+                _attempt(client, address, path, most_bytes or settings.max_gigabytes * 1e9, most_bytes is not None)
                 return
             except (_AgainError, httpx.TransportError) as error:
                 problem, asked = f"{type(error).__name__.removeprefix('_')}: {error}", getattr(error, "wait", 0.0)
+            except RefusedError as error:
+                path.unlink(missing_ok=True)
+                raise InputError(f"{shown} cannot be read: {error}") from None
             failures = 0 if _size(path) > furthest else failures + 1
             furthest = max(furthest, _size(path))
             if failures >= settings.attempts:
                 raise ResourceError(
-                    f"{address} gave no byte in {failures} attempts; the last one: {problem}. {_size(path)} bytes are "
+                    f"{shown} gave no byte in {failures} attempts; the last one: {problem}. {_size(path)} bytes are "
                     "here. Wait, or name a mirror as the source's `prefix`, and run again: it goes on where it ended."
                 )
             backoff = settings.backoff_seconds * 2.0 ** max(failures - 1, 0)
             time.sleep(min(max(asked, backoff), settings.longest_wait_seconds))
 
 
-def _attempt(client: httpx.Client, address: str, path: Path, most_bytes: int | None) -> None:
-    """One request for what is missing.
+def _attempt(client: GuardedClient, address: str, path: Path, most_bytes: float, is_enough: bool) -> None:
+    """One request for what is missing, up to `most_bytes`, which are all that is wanted or more than is allowed.
 
     Raises:
         _AgainError: something is still missing.
         InputError: the server says that there is no such file.
+        RefusedError: the file is larger than is allowed, or lies where it may not be read.
     """
     tag = _tag(path)
     size = _size(path) if tag else 0
     # Also for the first byte: the answer then names the size of the file, whatever length its body claims.
     ranged = {"Range": f"bytes={size}-"} | ({"If-Range": tag} if size else {})
-    with client.stream("GET", address, headers=ranged) as response:
+    with client.get(address, ranged) as response:
         if response.status_code in _BUSY:
             raise _AgainError(f"HTTP status {response.status_code}", _seconds(response.headers.get("retry-after", "")))
         if response.status_code == 416:
@@ -109,10 +101,12 @@ def _attempt(client: httpx.Client, address: str, path: Path, most_bytes: int | N
             return
         if response.status_code not in (200, 206):
             raise InputError(
-                f"found no file at {address}: HTTP status {response.status_code}. Expected a file there: correct the "
-                "source's `paths`, `prefix` or `crawl`, and run again."
+                f"found no file at {redacted(address)}: HTTP status {response.status_code}. Expected a file there: "
+                "correct the source's `paths`, `prefix` or `crawl`, and run again."
             )
         start, total = _extent(response)
+        if not is_enough and (total or 0) > most_bytes:
+            raise _too_large(f"it has {total:,} bytes", most_bytes)
         if start not in (0, size):
             raise _AgainError(f"bytes from {start} on where {size} were asked for")
         write_json(_tag_path(path), {"tag": _validator(response)})
@@ -121,10 +115,21 @@ def _attempt(client: httpx.Client, address: str, path: Path, most_bytes: int | N
             file.seek(start)
             for chunk in response.iter_raw():
                 file.write(chunk)
-                if most_bytes is not None and file.tell() >= most_bytes:
-                    return
+                if file.tell() >= most_bytes:
+                    break
+            if is_enough and file.tell() >= most_bytes:
+                return
+            if file.tell() > most_bytes:
+                raise _too_large("it goes on", most_bytes)
     if total is not None and _size(path) != total:
         raise _AgainError(f"{_size(path)} of {total} bytes")
+
+
+def _too_large(found: str, most_bytes: float) -> RefusedError:
+    return RefusedError(
+        f"{found}, and at most {most_bytes / 1e9:g} GB are fetched of one file. Split it, or raise the source's "
+        "`download.max_gigabytes`, and run again."
+    )
 
 
 def _extent(response: httpx.Response) -> tuple[int, int | None]:

@@ -11,21 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.ingest.config import (
-    AnySource,
-    Config,
-    CrawlRules,
-    DatasetSource,
-    ExtractionConfig,
-    HtmlSource,
-    TextSource,
-)
+from modelmill.tasks.ingest.config import Config, ExtractionConfig
 from modelmill.tasks.ingest.crawl import CrawlFolders, crawl
 from modelmill.tasks.ingest.files import SourceFile
 from modelmill.tasks.ingest.path_lists import source_files
 from modelmill.tasks.ingest.reached import reached
 from modelmill.tasks.ingest.readers import DOWNLOADS, read_files
 from modelmill.tasks.ingest.schema import DROPPED_SCHEMA, row_id, write_table
+from modelmill.tasks.ingest.sources import AnySource, CrawlRules, DatasetSource, HtmlSource, TextSource
 from modelmill.tasks.stage import Call, StageContext, StageResult
 
 _DROPPED_SHARD_ROWS = 100_000

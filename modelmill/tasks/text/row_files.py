@@ -16,10 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.text.lines import bounded_lines, json_value, plain_stream
+from modelmill.tasks.text.parquet_batches import bounded_tables
 
 LINE = "__line__"
 BATCH_BYTES = 16_000_000
 BATCH_ROWS = 5_000
+MAX_LINE_BYTES = 64_000_000  # of a row of JSON: a book has a few million
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
 PARQUET_SUFFIXES = (".parquet",)
 # Fields that a step reads and never changes: they are written back as they were, not as Arrow read them.
@@ -54,16 +57,16 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
 
 
 def _parquet_rows(path: Path, required: Sequence[str]) -> Iterator[pa.Table]:
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({error}); is it whole?") from error
-    with file:
-        missing = [name for name in required if name not in file.schema_arrow.names]
-        if missing:
-            raise _missing(path, missing, file.schema_arrow.names)
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            yield pa.Table.from_batches([batch])
+    with path.open("rb") as stream:
+        try:
+            names = pq.ParquetFile(stream).schema_arrow.names
+            if missing := [name for name in required if name not in names]:
+                raise _missing(path, missing, names)
+            stream.seek(0)
+            for _, table in bounded_tables(stream, BATCH_ROWS):
+                yield table
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{path} cannot be read as Parquet ({error}); is it whole?") from error
 
 
 def _missing(path: Path, missing: Sequence[str], found: Sequence[str], where: str = "") -> InputError:
@@ -90,22 +93,30 @@ def _json_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> 
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, numbered from 1."""
-    with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-        number = 0
+    """Lines that are not blank, numbered from 1.
+
+    Raises:
+        InputError: the file is damaged, or a line is too long to be a row.
+    """
+    number = 0
+    with path.open("rb") as raw:
         try:
-            for line in file:
-                number += 1
-                if line.strip():
-                    yield number, line.strip()
+            for line in bounded_lines(plain_stream(raw), MAX_LINE_BYTES):
+                number = line.number
+                if line.content is None:
+                    raise InputError(
+                        f"{path} line {number} has more than {MAX_LINE_BYTES:,} bytes; expected one object a line. "
+                        "Split the row, or take it out"
+                    )
+                yield number, line.content
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path} is damaged after line {number} ({error}); get a whole copy of it") from error
 
 
 def _fields(line: bytes, fields: Sequence[str], required: Sequence[str], path: Path, number: int) -> list[str | None]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = json_value(line)
+    except ValueError as error:
         raise InputError(f"{path} line {number} is not JSON ({error}); expected one object a line") from error
     if not isinstance(row, dict):
         raise InputError(f"{path} line {number} is a {type(row).__name__}; expected one object a line")

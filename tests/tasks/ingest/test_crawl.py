@@ -195,7 +195,7 @@ def test_a_start_that_is_no_url_is_a_recipe_error(site, run_ingest):
 _CHILD = """
 import asyncio, json, sys
 from pathlib import Path
-from modelmill.tasks.ingest.config import CrawlSource
+from modelmill.tasks.ingest.sources import CrawlSource
 from modelmill.tasks.ingest.crawl import CrawlFolders, crawl
 from modelmill.tasks.journal import Journal
 folder = Path(sys.argv[2])

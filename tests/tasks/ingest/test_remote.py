@@ -14,13 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from modelmill.tasks.errors import InputError, ResourceError
-from modelmill.tasks.ingest.remote import Download, fetch, local_copy
+from modelmill.tasks.ingest.addresses import Reach
+from modelmill.tasks.ingest.guarded_client import Download
+from modelmill.tasks.ingest.remote import fetch, local_copy
 from tests.tasks.ingest.archive_files import gzipped, warc_record
 from tests.tasks.ingest.rows import rows_of, urls_of
 from tests.tasks.ingest.web import Site, answer
 
 CONTENT = bytes(range(256)) * 400
 FAST = Download(attempts=3, backoff_seconds=0.001, longest_wait_seconds=0.01, read_seconds=2)
+HERE = Reach.of(["127.0.0.1"])
 
 
 def serving(content: bytes, *faults: str, tag: str = '"v1"') -> Callable[[BaseHTTPRequestHandler], None]:
@@ -68,7 +71,7 @@ def serving(content: bytes, *faults: str, tag: str = '"v1"') -> Callable[[BaseHT
 )
 def test_a_file_arrives_whole_whatever_happens_on_the_way(site: Site, tmp_path: Path, faults, num_requests):
     site.pages = {"/file": serving(CONTENT, *faults)}
-    fetch(f"http://{site.address}/file", tmp_path / "file", FAST)
+    fetch(f"http://{site.address}/file", tmp_path / "file", FAST, HERE)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert len(site.requests) == num_requests
 
@@ -77,10 +80,10 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(site: Site, tmp_path: Pat
     url, path = f"http://{site.address}/file", tmp_path / "file"
     site.pages = {"/file": serving(CONTENT, "break", "503", "503", "503")}
     with pytest.raises(ResourceError, match=r"no byte in 3 attempts.*HTTP status 503.*goes on where it ended"):
-        fetch(url, path, FAST)
+        fetch(url, path, FAST, HERE)
     assert 0 < path.stat().st_size < len(CONTENT)
     site.pages = {"/file": serving(CONTENT[::-1], tag='"v2"')}
-    fetch(url, path, FAST)
+    fetch(url, path, FAST, HERE)
     assert path.read_bytes() == CONTENT[::-1]
 
 
@@ -95,20 +98,20 @@ def test_what_an_earlier_run_left_is_not_fetched_again(site: Site, tmp_path: Pat
     site.pages = {"/file": respond}
     url = f"http://{site.address}/file"
     with pytest.raises(ResourceError):
-        fetch(url, tmp_path / "file", FAST)
-    fetch(url, tmp_path / "file", FAST)
-    fetch(url, tmp_path / "file", FAST)  # whole: the server says that nothing is behind it
+        fetch(url, tmp_path / "file", FAST, HERE)
+    fetch(url, tmp_path / "file", FAST, HERE)
+    fetch(url, tmp_path / "file", FAST, HERE)  # whole: the server says that nothing is behind it
     assert asked[-2:] == [f"bytes={len(CONTENT) // 2}-", f"bytes={len(CONTENT)}-"]
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
 def test_the_copy_is_gone_after_it_was_read(site: Site, tmp_path: Path):
     site.pages = {"/file": serving(CONTENT)}
-    with local_copy(f"http://{site.address}/file", tmp_path / "downloads", FAST) as path:
+    with local_copy(f"http://{site.address}/file", tmp_path / "downloads", FAST, HERE) as path:
         assert Path(path).read_bytes() == CONTENT
     assert list((tmp_path / "downloads").iterdir()) == []
     with pytest.raises(InputError, match=r"found no file at .*/gone: HTTP status 404"):
-        fetch(f"http://{site.address}/gone", tmp_path / "gone", FAST)
+        fetch(f"http://{site.address}/gone", tmp_path / "gone", FAST, HERE)
 
 
 def parquet(rows: list[dict[str, str]]) -> bytes:
@@ -146,7 +149,7 @@ def test_of_a_page_above_the_limit_no_more_than_that_is_fetched(site: Site, run_
     content = b"x" * 4_000_000
     site.pages = {"/page": serving(content), "/short": serving(b"A page.")}
     path = tmp_path / "page"
-    fetch(f"http://{site.address}/page", path, FAST, most_bytes=1001)
+    fetch(f"http://{site.address}/page", path, FAST, HERE, most_bytes=1001)
     assert 1001 <= path.stat().st_size < len(content)
     paths = [f"http://{site.address}/{name}" for name in ("page", "short")]
     result, _ = run_ingest({"kind": "text", "name": "pages", "paths": paths}, limits={"page_bytes": 1000})

@@ -1,0 +1,159 @@
+"""Addresses with `${NAME}` in place of a secret → checked in a recipe, completed at a request, redacted in messages.
+
+What is written in a recipe ends in keys, manifests, MLflow, Prefect and rows. So a recipe names a secret, and only the
+request that needs it knows its value: that of the environment variable MILL_SECRET_NAME, or of the file
+`secrets/sources/NAME` of the home. The prefix keeps a recipe of somebody else's from naming any other variable.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, unquote_plus
+
+from modelmill.tasks.errors import InputError
+
+PREFIX = "MILL_SECRET_"
+FOLDER = "secrets/sources"  # of the home
+_PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]{0,63})\}")
+_HIDDEN = "***"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>]+")
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s]*@")
+_PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#]*)")
+# As words of a parameter's name, between `-`, `_`, `.` and changes of case: X-Amz-Signature, access_token, sig.
+_WORDS = frozenset(
+    (
+        *("auth", "authorization", "bearer", "credential", "credentials", "jwt", "passwd", "password", "pwd", "sas"),
+        *("secret", "sig", "signature", "token", "apikey", "accesskey", "accesstoken", "authtoken", "sastoken"),
+        *("awsaccesskeyid", "googleaccessid"),
+    )
+)
+_WHOLE_NAMES = frozenset(("key", "pass", "api_key", "access_key", "account_key", "private_key", "subscription_key"))
+_PAGING = frozenset(("page", "next", "continuation", "cursor", "csrf", "sort"))  # next_page_token is no secret
+_NAME_PARTS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
+# Tokens that are known by their form: of Hugging Face, GitHub, GitLab, AWS, Google, Slack, OpenAI and JWT.
+_TOKEN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{50,}|glpat-[\w-]{20,}|A[KS]IA[0-9A-Z]{16}"
+    r"|AIza[\w-]{35}|xox[abprs]-[\w-]{20,}|sk-[\w-]{32,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})"
+)
+_LEAST_CHARACTERS = 4
+_PATTERN_CHARACTERS = re.compile(r"[\[\]{}\\^|]")  # no URL holds them unescaped; `${NAME}` has braces
+_IN_URL = re.compile(r"(?:[A-Za-z0-9._~!$'()*+,;=:@/?&-]|%[0-9A-Fa-f]{2})*")
+_MOST_BYTES = 64_000
+
+
+def literal_secret(text: str) -> str | None:
+    """Which part of a text looks like a secret written out (in words that do not tell it), or None."""
+    if _TOKEN.search(text):
+        return "an access token"
+    for address in _ADDRESS.findall(text):
+        if (found := _secret_part(address)) is not None:
+            return found
+    return None
+
+
+def _secret_part(address: str) -> str | None:
+    user_info = _USER_INFO.search(address)
+    if user_info and not address.lower().startswith("file:"):
+        user, colon, password = user_info.group()[:-1].partition(":")
+        if not _PLACEHOLDER.search(password if colon else user):
+            return "a password" if colon else "a user name or token before the host"
+    for name, value in _PARAMETER.findall(address):
+        if _is_value(value) and _is_secret_name(unquote_plus(name)):
+            return f"a value of {unquote_plus(name)}"
+    nested = unquote(address)
+    return literal_secret(nested[address.index("://") + 3 :]) if nested != address else None
+
+
+def _is_secret_name(name: str) -> bool:
+    words = {word.lower() for word in _NAME_PARTS.findall(name)}
+    joined = name.lower().replace("-", "_").removeprefix("x_").removeprefix("ocp_apim_")
+    is_secret = joined in _WHOLE_NAMES or joined in _WORDS or not _WORDS.isdisjoint(words)
+    return is_secret and _PAGING.isdisjoint(words)
+
+
+def _is_value(text: str) -> bool:
+    """Whether something stands there that may be a secret: no placeholder, and no pattern of a regular expression."""
+    return len(text) >= _LEAST_CHARACTERS and not _PATTERN_CHARACTERS.search(text)
+
+
+def literal_secrets(value: Any, place: str) -> Iterator[tuple[str, str]]:
+    """(place, what it looks like) of each secret that is written out in a recipe's values."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from literal_secrets(item, f"{place}.{key}" if literal_secret(str(key)) is None else place)
+            if (found := literal_secret(str(key))) is not None:
+                yield place, found
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            label = item.get("name") if isinstance(item, dict) else None
+            yield from literal_secrets(item, f"{place}.{label if isinstance(label, str) else number}")
+    elif isinstance(value, str) and (found := literal_secret(value)) is not None:
+        yield place, found
+
+
+def redacted(text: str) -> str:
+    """The text without what looks like a secret in its addresses."""
+    return _TOKEN.sub(_HIDDEN, _ADDRESS.sub(lambda match: _redacted_address(match.group()), text))
+
+
+def _redacted_address(address: str) -> str:
+    if _secret_part(address) is None:
+        return address
+    address = _USER_INFO.sub(f"{_HIDDEN}@", address)
+    shown = _PARAMETER.sub(
+        lambda match: f"{match[1]}={_HIDDEN}" if _is_secret_name(unquote_plus(match[1])) else match[0], address
+    )
+    is_nested = _secret_part(shown.replace(_HIDDEN, "${X}")) is not None
+    return f"{re.split('[?#]', shown)[0]}?{_HIDDEN}" if is_nested else shown
+
+
+def placeholders(text: str) -> list[str]:
+    """Names of the secrets that a text leaves open."""
+    return _PLACEHOLDER.findall(text)
+
+
+def completed(address: str) -> str:
+    """The address with its secrets, for a request and nothing else.
+
+    A value is escaped unless it is part of a URL already: as it stands in a signed URL, or as it was given out.
+
+    Raises:
+        InputError: a secret is named and not there.
+    """
+    head, mark, rest = _split_user_info(address)
+    head = _PLACEHOLDER.sub(lambda match: quote(secret_value(match[1]), safe=""), head)
+    return head + mark + _PLACEHOLDER.sub(lambda match: _url_text(secret_value(match[1])), rest)
+
+
+def _split_user_info(address: str) -> tuple[str, str, str]:
+    found = _USER_INFO.search(address)
+    if found is None:
+        return "", "", address
+    return address[: found.end() - 1], "@", address[found.end() :]
+
+
+def _url_text(value: str) -> str:
+    return value if _IN_URL.fullmatch(value) else quote(value, safe="")
+
+
+def secret_value(name: str) -> str:
+    """The secret of this name.
+
+    Raises:
+        InputError: there is none, or it is empty.
+    """
+    value = os.environ.get(PREFIX + name, "")
+    home = os.environ.get("MILL_HOME", "")
+    file = Path(home) / FOLDER / name
+    if not value and home and file.is_file():
+        value = file.read_bytes()[:_MOST_BYTES].decode("utf-8", errors="replace")
+    value = value.strip()
+    if not value:
+        where = f"or write it to {file} (mode 0600)" if home else f"or write it to {FOLDER}/{name} of the home"
+        raise InputError(
+            f"an address of the recipe names the secret ${{{name}}}, and this process has none of that name: set the "
+            f"environment variable {PREFIX}{name} before the run, {where}, and run again"
+        )
+    return value
