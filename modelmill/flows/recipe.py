@@ -14,6 +14,7 @@ from modelmill.services.identity import config_class
 from modelmill.tasks.catalog import STAGES, StageSpec
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.lm.dry_run.config import LayoutFile
+from modelmill.tasks.placeholders import refuse_literal_secrets
 from modelmill.tasks.stage import StageConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -81,6 +82,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) 
 
 def load_line(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), origin: str = "recipe") -> Line:
     """Check a recipe given as plain data. Errors as in `load_recipe`."""
+    refuse_literal_secrets(data, overrides, origin)
     if not isinstance(data.get("line"), list) or not data["line"]:
         raise RecipeError(f"{origin}: expected `line:` with a list of stages, found {data.get('line')!r}")
     entries = [_line_entry(entry, origin) for entry in data["line"]]

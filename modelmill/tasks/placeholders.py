@@ -7,12 +7,12 @@ request that needs it knows its value: that of the environment variable MILL_SEC
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
 
-from modelmill.tasks.errors import InputError
+from modelmill.tasks.errors import InputError, RecipeError
 
 PREFIX = "MILL_SECRET_"
 FOLDER = "secrets/sources"  # of the home
@@ -157,3 +157,22 @@ def secret_value(name: str) -> str:
             f"environment variable {PREFIX}{name} before the run, {where}, and run again"
         )
     return value
+
+
+def refuse_literal_secrets(values: Any, overrides: Sequence[str], origin: str) -> None:
+    """Check a recipe before any of it is recorded.
+
+    Raises:
+        RecipeError: a secret is written out in the recipe or in an override; the message does not tell it.
+    """
+    found = list(literal_secrets(values, origin))
+    for override in overrides:
+        target, _, text = override.partition("=")
+        if (what := literal_secret(text)) is not None:
+            found.append((f"--set {redacted(target)}", what))
+    if found:
+        place, what = found[0]
+        raise RecipeError(
+            f"{place} holds {what}, which every record of a run would keep: write ${{NAME}} in its place, and give its "
+            f"value by the environment variable {PREFIX}NAME, or in the file {FOLDER}/NAME of the home (mode 0600)"
+        )

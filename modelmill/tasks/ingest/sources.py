@@ -1,6 +1,7 @@
 """Kinds of sources as a recipe names them → frozen configurations: what to crawl or read, and where it lies."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -81,6 +82,16 @@ class CrawlSource(CrawlRules):
     exclude: tuple[str, ...] = ()
     """Regular expressions; a URL in which one is found is not fetched."""
 
+    @field_validator("start")
+    @classmethod
+    def _start_names_no_secret(cls, start: tuple[str, ...]) -> tuple[str, ...]:
+        if any("${" in url or urlsplit(url).username for url in start):
+            raise ValueError(
+                "a crawl takes what anybody may read, and its archives keep every URL: expected URLs without a user "
+                "name and without ${NAME}"
+            )
+        return start
+
 
 class DocumentationSource(CrawlRules):
     """A site that every machine has: pydoc pages of installed packages, served on loopback and crawled."""
@@ -90,7 +101,14 @@ class DocumentationSource(CrawlRules):
     """Installed packages; `stdlib` is the whole standard library, and one of its modules may be named alone."""
     depth: int = 3
     politeness: Politeness = Field(
-        default=Politeness(requests_per_second=10_000, connections_per_host=4, backoff_seconds=0.1),
+        default=Politeness(
+            requests_per_second=10_000,
+            connections_per_host=4,
+            backoff_seconds=0.1,
+            # A page that a busy machine renders slowly is a page all the same.
+            read_seconds=600,
+            page_seconds=600,
+        ),
         json_schema_extra={"placement": True},
     )
 

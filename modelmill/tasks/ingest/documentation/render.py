@@ -3,7 +3,7 @@
 """Module names → pydoc pages; runs as a companion process of the site.
 
 A page is a function of the module's source and of the library versions only: addresses, folders of this machine,
-values that depend on the environment, and whatever depends on which modules happened to be imported before are left
+values that were computed in this process, and whatever depends on which modules happened to be imported before are left
 out. Classes and functions appear at their public home, not again in every module that re-exports them.
 """
 
@@ -21,12 +21,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import modelmill
 from modelmill.tasks.ingest.companion import serve
 from modelmill.tasks.ingest.documentation.catalog import is_public, page_urls
+from modelmill.tasks.ingest.documentation.written import is_written, is_written_in_class, written_signature
 
 _ADDRESS = re.compile(r"(?:&nbsp;| )at(?:&nbsp;| )0x[0-9a-fA-F]+")
+_PLATFORM = re.compile(r"(?<=Alias on this platform) \([^()]*\)")  # numpy writes system and processor there
 _LINK = re.compile(r"https?://[\w./#?=%~+-]*[\w/]")
 PAGE_SECONDS = 30.0
+PATIENT_SECONDS = 120.0  # when asked once more
 _MAX_VALUE_CHARACTERS = 200
 _MAX_MEGABYTES = 8_000  # address space, not memory: scientific libraries reserve much more than they use
 _all_attributes = pydoc.classify_class_attrs  # (name, kind, defining class, value) of each attribute
@@ -37,6 +41,7 @@ class DocumentationPage(pydoc.HTMLDoc):
 
     def __init__(self, links: dict[str, str]) -> None:
         self.links = links  # module name → URL, for the modules that the site serves
+        self._owner: type | None = None  # the class whose attributes are written
 
     def docmodule(self, object: ModuleType, name: str | None = None, mod: Any = None, *ignored: Any) -> str:
         """Heading, docstring, package contents, classes, functions and constants of one module."""
@@ -53,7 +58,11 @@ class DocumentationPage(pydoc.HTMLDoc):
             chosen = [self.document(value, key, title) for key, value in members if kind(value)]
             if chosen:
                 parts.append(self.bigsection(heading, heading.lower(), " ".join(chosen)))
-        constants = [self.docother(value, key) for key, value in public_members(object) if is_constant(value)]
+        constants = [
+            self.docother(value, key)
+            for key, value in public_members(object)
+            if is_constant(value) and is_written(object, key, value)
+        ]
         if constants:
             parts.append(self.bigsection("Data", "data", "<br>\n".join(constants)))
         return "\n".join(parts)
@@ -84,9 +93,18 @@ class DocumentationPage(pydoc.HTMLDoc):
         home = self.links.get(object.__module__)
         return f'<a href="{home}#{object.__name__}">{name}</a>' if home else name
 
+    def docclass(self, object: type, name: str | None = None, mod: Any = None, *ignored: Any) -> str:
+        """A class, with the values of the attributes that its source writes."""
+        self._owner = object
+        try:
+            return super().docclass(object, name, mod)
+        finally:
+            self._owner = None
+
     def docother(self, object: Any, name: str | None = None, mod: Any = None, *ignored: Any) -> str:
         """A constant with its value; of anything else only the type, since its repr may differ between runs."""
-        value = self.repr(object) if is_constant(object) else f"a {type(object).__name__}"
+        is_known = self._owner is None or (name is not None and is_written_in_class(self._owner, name, object))
+        value = self.repr(object) if is_constant(object) and is_known else f"a {type(object).__name__}"
         return f"<strong>{name}</strong> = {value}" if name else value
 
 
@@ -146,10 +164,10 @@ def documentation_of(object: Any) -> str:
 
 
 def folders_of_this_machine() -> list[str]:
-    """Absolute folders that may show in a page, longest first."""
-    folders = {sys.prefix, sys.base_prefix, str(Path.home()), tempfile.gettempdir(), str(Path.cwd())}
-    folders |= {*site.getsitepackages(), site.getusersitepackages(), str(Path(os.__file__).parent)}
-    return sorted((folder for folder in folders if len(folder) > 1), key=len, reverse=True)
+    """Absolute folders that may show in a page, longest first; such as /usr or /tmp stand in many a text by right."""
+    folders = {sys.prefix, sys.base_prefix, tempfile.gettempdir(), str(Path(os.__file__).parent)}
+    folders |= {*site.getsitepackages(), site.getusersitepackages(), str(Path(modelmill.__file__).parents[1])}
+    return sorted((folder for folder in folders if len(Path(folder).parts) > 3), key=len, reverse=True)
 
 
 def render(name: str, formatter: DocumentationPage, folders: list[str]) -> str:
@@ -161,19 +179,30 @@ def render(name: str, formatter: DocumentationPage, folders: list[str]) -> str:
         return ""
     for folder in folders:
         contents = contents.replace(folder, "")
-    return formatter.page(name, _ADDRESS.sub("", contents))
+    return formatter.page(name, _PLATFORM.sub("", _ADDRESS.sub("", contents)))
+
+
+def _inspect_by_source() -> ModuleType:
+    """A copy of `inspect` for pydoc alone: modules that are imported here may rely on the values of defaults."""
+    copy = ModuleType(inspect.__name__)
+    vars(copy).update(vars(inspect))
+    copy.signature = written_signature  # pyright: ignore[reportAttributeAccessIssue]
+    return copy
 
 
 def main() -> None:
     """Answer module names with their pages (empty: none) until the site closes the pipe."""
     warnings.simplefilter("ignore")
+    os.chdir(Path.home())  # a folder of its own
+    os.umask(0o077)
+    pydoc.inspect = _inspect_by_source()  # pyright: ignore[reportAttributeAccessIssue]
     pydoc.classify_class_attrs = own_attributes  # pyright: ignore[reportAttributeAccessIssue]
     pydoc.getdoc = documentation_of
     formatter = DocumentationPage(page_urls(tuple(sys.argv[1:])))
     folders = folders_of_this_machine()
     serve(
         lambda name: render(name.decode(), formatter, folders).encode("utf-8", errors="replace"),
-        PAGE_SECONDS,
+        PATIENT_SECONDS,
         _MAX_MEGABYTES,
     )
 

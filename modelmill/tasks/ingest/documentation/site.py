@@ -58,10 +58,15 @@ class DocumentationSite:
         return self._rendered(module) if module else ""
 
     def _rendered(self, module: str) -> str:
+        """A page that only a busy machine makes slow exists all the same: time is given once more, and more of it."""
         renderer = self._renderers.get()
         try:
-            return renderer.ask(module.encode(), render.PAGE_SECONDS).decode()
-        except CompanionError:
+            for seconds in (render.PAGE_SECONDS, render.PATIENT_SECONDS):
+                try:
+                    return renderer.ask(module.encode(), seconds).decode()
+                except CompanionError as error:
+                    if not error.timed_out:
+                        break
             return ""
         finally:
             self._renderers.put(renderer)
@@ -90,7 +95,10 @@ def _index(title: str, links: dict[str, str]) -> str:
 
 def _environment(home: Path) -> dict[str, str]:
     """What a renderer may know of this machine: pages must not depend on it."""
-    fixed = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80", "MPLBACKEND": "Agg"}
+    fixed = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "TZ": "UTC", "COLUMNS": "80", "LINES": "24", "TERM": "dumb"}
+    fixed |= {"PATH": os.defpath, "MPLBACKEND": "Agg", "HOME": str(home), "TMPDIR": str(home)}
+    own_modules = {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
     quiet = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return kept | fixed | quiet | {"HOME": str(home), "TMPDIR": str(home)}
+    # Where an installation keeps its libraries; it decides whether a module can be imported, not what it says.
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return kept | fixed | own_modules | quiet
