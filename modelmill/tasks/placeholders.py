@@ -7,7 +7,7 @@ request that needs it knows its value: that of the environment variable MILL_SEC
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, unquote_plus
@@ -35,7 +35,7 @@ _NAME_PARTS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 # Tokens that are known by their form: of Hugging Face, GitHub, GitLab, AWS, Google, Slack, OpenAI and JWT.
 _TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{50,}|glpat-[\w-]{20,}|A[KS]IA[0-9A-Z]{16}"
-    r"|AIza[\w-]{35}|xox[abprs]-[\w-]{20,}|sk-[\w-]{32,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})"
+    r"|AIza[\w-]{35}|xox[abprs]-[\w-]{20,}|sk-[A-Za-z0-9]{20,}|sk-(?:proj|ant|svcacct)-[\w-]{20,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})"
 )
 _LEAST_CHARACTERS = 4
 _PATTERN_CHARACTERS = re.compile(r"[\[\]{}\\^|]")  # no URL holds them unescaped; `${NAME}` has braces
@@ -136,6 +136,11 @@ def _split_user_info(address: str) -> tuple[str, str, str]:
 
 def _url_text(value: str) -> str:
     return value if _IN_URL.fullmatch(value) else quote(value, safe="")
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for processes that send no request."""
+    return {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
 
 
 def secret_value(name: str) -> str:

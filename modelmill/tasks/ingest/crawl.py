@@ -108,7 +108,7 @@ async def _report(
     exchanges = [outcome.exchange for outcome in outcomes if outcome.exchange is not None]
     write_warc(warc, exchanges, _facts(source), {target.url: target.via for target in targets if target.via})
     scope = Scope(source)
-    described = [_outcome(source, scope, *pair) for pair in zip(targets, outcomes, strict=True)]
+    described = [_outcome(source, scope, fetcher.page_bytes, *pair) for pair in zip(targets, outcomes, strict=True)]
     report = {"warc": warc.name, "outcomes": described}
     write_json(path, report)
     return report
@@ -124,10 +124,10 @@ def _facts(source: CrawlSource) -> dict[str, str]:
     return facts | ({"operator": source.contact} if source.contact else {})
 
 
-def _outcome(source: CrawlSource, scope: Scope, target: Target, outcome: Outcome) -> dict[str, Any]:
+def _outcome(source: CrawlSource, scope: Scope, page_bytes: int, target: Target, outcome: Outcome) -> dict[str, Any]:
     links = []
     if outcome.exchange is not None and target.depth < source.depth:
-        links = sorted(link for link in _links_of(outcome.exchange) if link in scope)
+        links = sorted(link for link in _links_of(outcome.exchange, page_bytes) if link in scope)
     redirect = outcome.redirect
     if redirect and (target.redirects >= _MAX_REDIRECTS or redirect not in scope):
         redirect = None
@@ -142,11 +142,10 @@ def _outcome(source: CrawlSource, scope: Scope, target: Target, outcome: Outcome
     }
 
 
-def _links_of(exchange: Exchange) -> set[str]:
-    """Links of a page; a body that cannot be read has none, and extraction will say why."""
-    limit = max(len(exchange.body) * 50, 1 << 20)  # text compresses tenfold; more than this is no text
+def _links_of(exchange: Exchange, page_bytes: int) -> set[str]:
+    """Links of a page; a body that cannot be read, or is too large, has none, and extraction will say why."""
     try:
-        body = decoded_content(exchange.body, exchange.header("content-encoding"), limit)
+        body = decoded_content(exchange.body, exchange.header("content-encoding"), page_bytes)
         _, _, charset = exchange.header("content-type").partition("charset=")
         return set(page_links(decoded_text(body, charset.strip("\"' ") or None), exchange.url))
     except RejectedError:

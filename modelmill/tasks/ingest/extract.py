@@ -1,6 +1,7 @@
 """Rows of HTML, or the captures of an archive → rows of main text, and dropped rows with their reasons."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from modelmill.tasks.ingest.companion import Companion, CompanionError
 from modelmill.tasks.ingest.config import ExtractionConfig, Limits
 from modelmill.tasks.ingest.decode import RejectedError, decoded_content, decoded_text
 from modelmill.tasks.ingest.schema import row_id
+from modelmill.tasks.placeholders import without_secrets
 
 KEPT_SCHEMA = pa.schema([("id", pa.string()), ("url", pa.string()), ("text", pa.string())])
 REJECTED_SCHEMA = pa.schema([("id", pa.string()), ("url", pa.string()), ("reason", pa.string())])
@@ -45,7 +47,7 @@ class Extractor:
     def __init__(self, name: str, limits: Limits) -> None:
         self._name, self._limits = name, limits
         arguments = (name, str(limits.extract_seconds), str(limits.extract_megabytes))
-        self._companion = Companion(extractor_module.__name__, arguments)
+        self._companion = Companion(extractor_module.__name__, arguments, without_secrets(os.environ))
 
     def __enter__(self) -> "Extractor":
         return self

@@ -66,7 +66,7 @@ class Fetcher:
     def __init__(self, source: CrawlSource, page_bytes: int) -> None:
         self._source = source
         self._politeness = source.politeness
-        self._page_bytes = page_bytes
+        self.page_bytes = page_bytes
         self._slots = asyncio.Semaphore(self._politeness.connections)
         self._hosts = Hosts(self._read_robots)
         backend = GuardedBackend(source.allow_hosts, source.connect_to)
@@ -94,7 +94,7 @@ class Fetcher:
         if delay > self._politeness.longest_wait_seconds:
             return Outcome(url, "crawl_delay", f"{delay:.0f} s between pages")
         try:
-            exchange = await self._with_retries(url, delay, self._page_bytes)
+            exchange = await self._with_retries(url, delay, self.page_bytes)
         except _TemporaryError as error:
             return Outcome(url, error.reason, error.detail)
         except _PermanentError as error:

@@ -34,10 +34,14 @@ class FolderSite(StageConfig):
 
 
 class FolderSites:
-    """Answers for the hosts of a recipe: files as they are, and a list of entries for a folder without index.html."""
+    """Answers for the hosts of a recipe: files as they are, and a list of entries for a folder without index.html.
 
-    def __init__(self, sites: Sequence[FolderSite]) -> None:
+    Of a file of more than `page_bytes` one byte more than these is shown, so that the crawl drops it.
+    """
+
+    def __init__(self, sites: Sequence[FolderSite], page_bytes: int) -> None:
         self._roots = {site.host: Path(site.folder) for site in sites}
+        self._most_bytes = page_bytes + 1
 
     def page(self, host: str, path: str) -> Page | None:
         """What a path on a host shows, or None when there is no such page."""
@@ -56,7 +60,9 @@ class FolderSites:
         if not found.is_file():
             return Page(_ROBOTS, "text/plain", "") if parts == ("robots.txt",) else None
         kind = "text/html" if found.suffix.lower() in _PAGE_SUFFIXES else mimetypes.guess_type(found.name)[0]
-        return Page(found.read_bytes(), kind or "application/octet-stream", _modified(found))
+        with found.open("rb") as file:
+            body = file.read(self._most_bytes)
+        return Page(body, kind or "application/octet-stream", _modified(found))
 
 
 def site_digest(site: FolderSite) -> str:

@@ -11,14 +11,14 @@ from modelmill.tasks.ingest.sources import CrawlRules, CrawlSource, Documentatio
 
 
 @contextlib.contextmanager
-def reached(source: CrawlRules, num_workers: int) -> Iterator[CrawlSource]:
+def reached(source: CrawlRules, num_workers: int, page_bytes: int) -> Iterator[CrawlSource]:
     """Serve what lies on this machine; its hosts are crawled like any other, told where they listen."""
     if isinstance(source, DocumentationSource):
         with serving(source.packages, num_workers) as (site, address):
             yield _on_site(source, (f"http://{SITE_HOST}/",), site.hosts, address)
     elif isinstance(source, FoldersSource):
         start = tuple(f"http://{site.host}{path}" for site in source.sites for path in site.start)
-        with listening(FolderSites(source.sites).page) as address:
+        with listening(FolderSites(source.sites, page_bytes).page) as address:
             yield _on_site(source, start, [site.host for site in source.sites], address, source.exclude)
     else:
         assert isinstance(source, CrawlSource)

@@ -75,7 +75,7 @@ def _crawled(
 ) -> tuple[list[SourceFile], list[dict[str, str]]]:
     """The WARC files of a crawl that hold pages, and the URLs that gave none."""
     folders = CrawlFolders(context.output / "warc", context.workspace / "crawl")
-    with reached(source, max(context.pool.num_workers, 1)) as on_web:
+    with reached(source, max(context.pool.num_workers, 1), config.limits.page_bytes) as on_web:
         reports = crawl(on_web, config.limits.page_bytes, folders, context.journal)
     outcomes = [outcome for report in reports for outcome in report["outcomes"]]
     refused = [

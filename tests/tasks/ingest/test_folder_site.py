@@ -62,7 +62,7 @@ def test_folders_are_crawled_like_the_web(folders, run_ingest):
 
 @pytest.mark.parametrize("path", ["/../chinese/", "/%2e%2e/chinese/", "/deep/.hidden.html", "/deep/%00", "/none.html"])
 def test_nothing_outside_the_folder_is_shown(folders, path):
-    sites = FolderSites([FolderSite(host="guide.test", folder=str(folders / "guide"))])
+    sites = FolderSites([FolderSite(host="guide.test", folder=str(folders / "guide"))], page_bytes=1_000)
     assert sites.page("guide.test", path) is None
     assert sites.page("other.test", "/") is None
     robots = sites.page("guide.test", "/robots.txt")

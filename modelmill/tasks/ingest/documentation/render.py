@@ -190,14 +190,19 @@ def _inspect_by_source() -> ModuleType:
     return copy
 
 
-def main() -> None:
-    """Answer module names with their pages (empty: none) until the site closes the pipe."""
+def prepare() -> None:
+    """Make pydoc, in this process, write what `DocumentationPage` builds on."""
     warnings.simplefilter("ignore")
-    os.chdir(Path.home())  # a folder of its own
     os.umask(0o077)
     pydoc.inspect = _inspect_by_source()  # pyright: ignore[reportAttributeAccessIssue]
     pydoc.classify_class_attrs = own_attributes  # pyright: ignore[reportAttributeAccessIssue]
     pydoc.getdoc = documentation_of
+
+
+def main() -> None:
+    """Answer module names with their pages (empty: none) until the site closes the pipe."""
+    os.chdir(Path.home())  # a folder of its own
+    prepare()
     formatter = DocumentationPage(page_urls(tuple(sys.argv[1:])))
     folders = folders_of_this_machine()
     serve(
