@@ -5,12 +5,15 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from tests.tasks.ingest.archive_files import gzipped, warc_header, warc_record
 
 ROOT = Path(__file__).parents[2]
 ROW = b'{"text": "A row to keep."}\n'
@@ -72,6 +75,19 @@ def test_rows_that_no_memory_could_hold_as_objects_are_dropped_and_the_others_re
     found = read("jsonl", tmp_path / "rows.jsonl")
     assert found["rows_out"] == 3
     assert found["dropped"] == {"too_large": 1, "invalid_row": 3}
+    assert found["megabytes"] < 200
+
+
+def test_a_record_of_400_megabytes_in_an_archive_of_two_is_dropped_in_little_memory(tmp_path):
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
+    member = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    parts = [member.compress(warc_header(1, len(answer) + LINE_BYTES) + answer)]
+    parts += [member.compress(b"x" * 4_000_000) for _ in range(LINE_BYTES // 4_000_000)]
+    parts += [member.compress(b"\r\n\r\n"), member.flush()]
+    path = tmp_path / "pages.warc.gz"
+    path.write_bytes(gzipped([warc_record(0)]) + b"".join(parts) + gzipped([warc_record(2)]))
+    found = read("warc", path)
+    assert found["rows_out"] == 2 and found["dropped"] == {"too_large": 1}
     assert found["megabytes"] < 200
 
 

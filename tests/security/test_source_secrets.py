@@ -14,6 +14,8 @@ import pytest
 
 from modelmill.flows.recipe import load_line
 from modelmill.tasks.errors import InputError, RecipeError
+from modelmill.tasks.ingest.config import Limits
+from modelmill.tasks.ingest.extract import Extractor
 from modelmill.tasks.placeholders import completed, literal_secret, redacted
 from tests.flows.forked import start_mill
 from tests.tasks.ingest.archive_files import gzipped, warc_record
@@ -103,6 +105,16 @@ def test_secrets_come_from_the_environment_or_the_home_and_only_those_meant_for_
     for name in ("AWS_SECRET_ACCESS_KEY", "RAY", "MISSING"):
         with pytest.raises(InputError, match=f"MILL_SECRET_{name}"):
             completed(f"https://h/?x=${{{name}}}")
+
+
+def test_the_process_that_parses_pages_of_others_knows_no_secret(monkeypatch):
+    monkeypatch.setenv("MILL_SECRET_WORD", "kept from parsers")
+    with Extractor("resiliparse", Limits()) as extractor:
+        extractor.page("<p>Some words.</p>")
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        (parser,) = [pid for pid in children if b"ingest.extractor" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        environment = Path(f"/proc/{parser}/environ").read_bytes()
+    assert b"PATH=" in environment and b"kept from parsers" not in environment
 
 
 PASSWORD, SIGNATURE, LISTED = "correct horse/battery", "5ig+nature=Zz", "l1sted-t0ken"

@@ -19,6 +19,7 @@ from typing import Any
 
 _MAX_EXPRESSION = 100  # characters
 _MAX_IMPORTS = 8  # from one module to the next, on the way to where a name is written
+_MAX_ITEMS = 8
 _NUMBERS = (bool, int, float, complex)
 
 
@@ -216,6 +217,11 @@ def plain_text(value: Any) -> str:
         return repr(value) if len(value) <= _MAX_EXPRESSION and not set(value[:1]) & set("/~") else "..."
     if isinstance(value, type | FunctionType):
         return value.__qualname__
+    if type(value) in (tuple, list) and len(value) <= _MAX_ITEMS:
+        items = ", ".join(map(plain_text, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items}{',' if len(value) == 1 else ''})"
+    if type(value) in (dict, set, frozenset) and not value:
+        return repr(value)
     return f"<{type(value).__name__}>"
 
 
