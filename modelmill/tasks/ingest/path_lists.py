@@ -22,7 +22,7 @@ from modelmill.tasks.ingest.sources import (
     is_path_list,
 )
 from modelmill.tasks.placeholders import redacted
-from modelmill.tasks.text.lines import bounded_lines, plain_stream
+from modelmill.tasks.text.bounded_lines import bounded_lines, plain_stream
 
 _MAX_NAME = 4_000  # bytes
 _MAX_NAMES = 10_000_000  # Common Crawl's lists have 100,000

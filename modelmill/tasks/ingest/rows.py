@@ -23,7 +23,7 @@ from modelmill.tasks.ingest.remote import local_copy
 from modelmill.tasks.ingest.schema import PAGE_SCHEMA, row_id
 from modelmill.tasks.ingest.sources import Columns, DatasetSource, JsonlSource, ParquetSource
 from modelmill.tasks.placeholders import redacted
-from modelmill.tasks.text.lines import Line, TooManyValuesError, bounded_lines, json_value, plain_stream
+from modelmill.tasks.text.bounded_lines import Line, TooManyValuesError, bounded_lines, json_value, plain_stream
 from modelmill.tasks.text.parquet_batches import bounded_tables
 
 # A character takes up to 6 bytes as an escape of JSON, and other columns have room too.

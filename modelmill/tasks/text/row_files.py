@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.text.lines import bounded_lines, json_value, plain_stream
+from modelmill.tasks.text.bounded_lines import bounded_lines, json_value, plain_stream
 from modelmill.tasks.text.parquet_batches import bounded_tables
 
 LINE = "__line__"
