@@ -17,6 +17,7 @@ from modelmill.tasks.errors import ContractError
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.muon import orthogonalised
 from modelmill.tasks.lm.optim import build_optimizer, moments, set_learning_rate, set_moments
+from modelmill.tasks.lm.parallel.rendezvous import stay_on_loopback
 from modelmill.tasks.lm.settings import OptimizerConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape
 
@@ -144,6 +145,7 @@ def test_moments_in_bfloat16_take_half_the_memory_and_train_alike() -> None:
 
 def _sharded(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    stay_on_loopback()
     init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     model = build_model(SHAPE, seed=1)
     mesh = init_device_mesh("cpu", (2,))
