@@ -1,0 +1,171 @@
+"""A home → its private temporary folder, where each command keeps what must not outlive it, and the end of what killed
+commands left there.
+
+The folder is `/tmp/mill-UID-HASH`, short because the path of a socket has at most 107 bytes. In it each command has its
+own, held by a file lock that the kernel releases when the command dies. Its path is in the environment of every process
+that the command starts: by it they are found and ended.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelmill.services.processes import COMMAND, end_all
+from modelmill.tasks.errors import ResourceError
+
+_ROOT = Path("/tmp")
+_STACK = "stack"
+_LOCK, _ELSEWHERE = "lock", "elsewhere"
+
+
+def scratch_folder(home: Path) -> Path:
+    """The temporary folder of a home, for this user alone; made if need be.
+
+    Raises:
+        ResourceError: its place is taken by a file, a link or another user's folder.
+    """
+    name = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
+    folder = _ROOT / f"mill-{os.geteuid()}-{name}"
+    try:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        raise ResourceError(
+            f"cannot make the temporary folder {folder} ({error.strerror}); free or allow {_ROOT}"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise ResourceError(
+            f"{folder} is not a folder of this user, so another user may read or change what is put there. Remove it, "
+            "or choose another home (MILL_HOME), which has another temporary folder."
+        )
+    if stat.S_IMODE(found.st_mode) != 0o700:
+        folder.chmod(0o700)
+    return folder
+
+
+def stack_folder(home: Path) -> Path:
+    """Where the processes of `mill up` keep their sockets."""
+    folder = scratch_folder(home) / _STACK
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def stack_temporary_folder(home: Path) -> Path:
+    """Where the processes of `mill up` keep their temporary files."""
+    return _temporary_folder(stack_folder(home))
+
+
+def remove_stack_folder(home: Path) -> None:
+    """Remove what the processes of `mill up` left; none of them runs."""
+    with _registry(home):
+        _remove(scratch_folder(home) / _STACK)
+        _remove_if_empty(home)
+
+
+def own_folder(home: Path) -> Path:
+    """This process's own folder in that of the home. It is removed, with what is in it, when the process ends.
+
+    The first call of a process also ends and removes what killed commands of this home and user left.
+    """
+    return _own_folder(home.resolve(), os.getpid())
+
+
+def keep_temporary_files(home: Path) -> None:
+    """Have `tempfile`, here and in children, use a folder that is removed when this process ends.
+
+    It is in the own folder, or where TMPDIR says: large temporary files go where the user has room for them.
+    """
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_temporary_folder(own_folder(home)))
+
+
+def _temporary_folder(own: Path) -> Path:
+    folder = own / "tmp"
+    if chosen := _chosen_by_user():
+        folder = Path(chosen) / f"{own.parent.name}-{own.name}"
+        (own / _ELSEWHERE).write_text(str(folder), encoding="utf-8")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=own.name == _STACK)
+    except OSError as error:
+        raise ResourceError(f"cannot make {folder} ({error.strerror}); set TMPDIR to a folder with room") from error
+    return folder
+
+
+@functools.cache
+def _chosen_by_user() -> str | None:
+    """TMPDIR as it was before this process changed it."""
+    return os.environ.get("TMPDIR")
+
+
+@functools.cache
+def _own_folder(home: Path, process: int) -> Path:
+    with _registry(home):
+        scratch = scratch_folder(home)
+        _sweep(scratch)
+        folder = scratch / secrets.token_hex(4)
+        folder.mkdir(mode=0o700)
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    os.environ[COMMAND] = str(folder)
+    atexit.register(_release, home, process, folder)
+    return folder
+
+
+def _release(home: Path, process: int, folder: Path) -> None:
+    if os.getpid() != process:
+        return  # a fork of the process that made it
+    with _registry(home):
+        _remove(folder)
+        _remove_if_empty(home)
+
+
+def _sweep(scratch: Path) -> None:
+    """End and remove what commands left that no longer live."""
+    for folder in scratch.iterdir():
+        if folder.name != _STACK and not _is_held(folder):
+            end_all(str(folder))
+            _remove(folder)
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        shutil.rmtree((folder / _ELSEWHERE).read_text(encoding="utf-8"), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_empty(home: Path) -> None:
+    with contextlib.suppress(OSError):
+        scratch_folder(home).rmdir()
+
+
+@contextlib.contextmanager
+def _registry(home: Path) -> Iterator[None]:
+    """One process at a time adds, sweeps or removes folders: a new one has no lock yet for a moment."""
+    path = home / "locks" / f"scratch-{os.geteuid()}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
