@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 from modelmill.flows.environment import prepare_environment
 from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
 from modelmill.tasks.journal import Journal
+from tests.listening import ListeningWatch
 
 _TESTS = Path(__file__).resolve().parent
 
@@ -41,6 +42,20 @@ _LONGEST = [
     "flows/test_line.py",
 ]
 _WITH_STACK = ("flows/test_browser.py", "flows/test_deployments.py")
+
+
+_WATCH = ListeningWatch()
+
+
+def pytest_sessionstart() -> None:
+    _WATCH.start()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing that the tests start may be open to the network."""
+    if exposed := _WATCH.stop():
+        sys.stderr.write("\n" + "\n".join(exposed) + "\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure() -> None:

@@ -43,6 +43,8 @@ def prepare_environment(home: Path) -> None:
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "prefect" / "storage"))
     os.environ["MILL_HOME"] = str(home)
+    if os.environ.get("RAY_ADDRESS") == "local":
+        del os.environ["RAY_ADDRESS"]  # what Modelmill does without it
     if "RAY_ADDRESS" not in os.environ:
         os.environ.update(LOOPBACK_ONLY)
     elif "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:

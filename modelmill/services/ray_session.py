@@ -17,6 +17,7 @@ from modelmill.services.secrets import secret_file
 from modelmill.tasks.errors import ResourceError
 
 _ATTEMPTS = 3
+_ANSWER_SECONDS = 20.0
 # A local Ray holds no durable state, and tasks pass paths, not data: a small object store is enough.
 _STORE_BYTES = 100_000_000
 _LOOPBACK = "127.0.0.1"
@@ -32,13 +33,26 @@ def local_environment(home: Path) -> dict[str, str]:
     return LOOPBACK_ONLY | {"RAY_AUTH_TOKEN_PATH": str(secret_file(home, "ray"))}
 
 
+def use_token_of(home: Path) -> None:
+    """Have this process and its children open, or be, a local Ray of this home.
+
+    Ray reads the mode when it is imported and the token once, and this process may have had another home's before.
+    """
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    os.environ |= local_environment(home)
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # a cluster's, and Ray would prefer it
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
 def start_ray(home: Path, num_cpus: int) -> None:
     """Start a local Ray for this process. Under load a start may take Ray too long: it is repeated.
 
     Raises:
         ResourceError: it did not start; names the folder with its logs.
     """
-    _use_token_of(home)
+    use_token_of(home)
     # On a loaded machine its first process takes longer than the 30 s that Ray waits for it.
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
     folder = own_folder(home)
@@ -70,39 +84,48 @@ def join_ray(home: Path, *, of_stack: bool) -> None:
     Raises:
         ResourceError: it does not answer, or refuses this process's token.
     """
-    from ray import exceptions
-
     if of_stack:
-        _use_token_of(home)
+        use_token_of(home)
     address = os.environ["RAY_ADDRESS"]
+    refusal = (
+        f"cannot join the Ray cluster at {address} (%s); start it, or unset RAY_ADDRESS: then each command starts a "
+        "Ray of its own"
+    )
+    if "://" not in address and address != "auto":
+        _ask_whether_alive(address, refusal)
     try:
         _init()
-    except exceptions.AuthenticationError as error:
-        raise ResourceError(
-            f"the Ray cluster at {address} refuses this token ({_first_line(error)}); set RAY_AUTH_MODE, and "
-            "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, as that cluster has them"
-        ) from error
     except (ConnectionError, RuntimeError, TimeoutError) as error:
-        raise ResourceError(
-            f"cannot join the Ray cluster at {address} ({_first_line(error)}); start it, or unset RAY_ADDRESS: then "
-            "each command starts a Ray of its own"
-        ) from error
+        raise ResourceError(refusal % _first_line(error)) from error
+
+
+def _ask_whether_alive(address: str, refusal: str) -> None:
+    """Ray itself asks a cluster that refuses the token again and again for minutes."""
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
+    from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+
+    with init_grpc_channel(address) as channel:
+        try:
+            NodeInfoGcsServiceStub(channel).CheckAlive(
+                CheckAliveRequest(), timeout=_ANSWER_SECONDS, wait_for_ready=True
+            )
+        except grpc.RpcError as error:
+            code: Any = getattr(error, "code", lambda: None)()
+            if code == grpc.StatusCode.UNAUTHENTICATED:
+                raise ResourceError(
+                    f"the Ray cluster at {address} refuses this token; set RAY_AUTH_MODE, and RAY_AUTH_TOKEN or "
+                    "RAY_AUTH_TOKEN_PATH, as that cluster has them"
+                ) from error
+            reason = "no answer" if code == grpc.StatusCode.DEADLINE_EXCEEDED else str(code)
+            raise ResourceError(refusal % reason) from error
 
 
 def _init(**options: Any) -> None:
     import ray
 
     ray.init(log_to_driver=False, configure_logging=False, **options)
-
-
-def _use_token_of(home: Path) -> None:
-    """Ray reads the mode when it is imported and the token once; this process may have had another home's before."""
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    os.environ |= local_environment(home)
-    os.environ.pop("RAY_AUTH_TOKEN", None)  # a cluster's, and Ray would prefer it
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _end_failed_start(folder: Path) -> None:

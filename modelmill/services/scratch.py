@@ -6,11 +6,12 @@ own, held by a file lock that the kernel releases when the command dies. Its pat
 that the command starts: by it they are found and ended.
 """
 
-import atexit
 import contextlib
 import fcntl
 import functools
 import hashlib
+import multiprocessing.process
+import multiprocessing.util
 import os
 import secrets
 import shutil
@@ -85,7 +86,10 @@ def keep_temporary_files(home: Path) -> None:
 
     It is in the own folder, or where TMPDIR says: large temporary files go where the user has room for them.
     """
-    os.environ["TMPDIR"] = tempfile.tempdir = str(_temporary_folder(own_folder(home)))
+    own = own_folder(home)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_temporary_folder(own))
+    # Semaphores of pools are files, too; `/mp-` would not tell whose they are. Children inherit the prefix.
+    multiprocessing.process.current_process()._config["semprefix"] = f"/{_semaphores(own)}"  # pyright: ignore
 
 
 def _temporary_folder(own: Path) -> Path:
@@ -116,13 +120,12 @@ def _own_folder(home: Path, process: int) -> Path:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
     os.environ[COMMAND] = str(folder)
-    atexit.register(_release, home, process, folder)
+    # Run at exit, also in processes of a pool, where atexit is not; after their own children have ended.
+    multiprocessing.util.Finalize(None, _release, (home, folder), exitpriority=-1)
     return folder
 
 
-def _release(home: Path, process: int, folder: Path) -> None:
-    if os.getpid() != process:
-        return  # a fork of the process that made it
+def _release(home: Path, folder: Path) -> None:
     with _registry(home):
         _remove(folder)
         _remove_if_empty(home)
@@ -153,7 +156,13 @@ def _is_held(folder: Path) -> bool:
 def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):
         shutil.rmtree((folder / _ELSEWHERE).read_text(encoding="utf-8"), ignore_errors=True)
+    for semaphore in Path("/dev/shm").glob(f"sem.{_semaphores(folder)}-*"):
+        semaphore.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _semaphores(folder: Path) -> str:
+    return f"mill-{folder.name}"
 
 
 def _remove_if_empty(home: Path) -> None:

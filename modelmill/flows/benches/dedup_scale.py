@@ -20,7 +20,10 @@ from rich.console import Console
 
 from modelmill.flows.benches.dedup import generated_texts, stage_context
 from modelmill.flows.benches.measured import Measured, check_place
+from modelmill.flows.environment import mill_home
 from modelmill.services.compute import Compute, ComputeConfig
+from modelmill.services.ray_session import use_token_of
+from modelmill.services.scratch import own_folder
 from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.stage import run
 from modelmill.tasks.files import file_digest, value_digest
@@ -91,7 +94,7 @@ def dedup_once(source: Path, workspace: Path, partition: int, backend: str, work
     """The stage over `source` → digest of its output, CPU-seconds of its calls, wall seconds, peak of a process."""
     config = ComputeConfig.model_validate({"backend": backend, "workers": workers, "device": "cpu"})
     settings = Config(rows_per_shard=SHARD_DOCUMENTS, rows_per_partition=partition)
-    compute, cluster = Compute(config, workspace), _cluster(nodes)
+    compute, cluster = Compute(config, mill_home()), _cluster(nodes)
     try:
         journal = Journal(workspace / "journal.jsonl")
         pool = _CountingPool(compute.pool(workspace, journal))
@@ -113,7 +116,9 @@ def _cluster(nodes: int) -> Any:
         return None
     from ray.cluster_utils import Cluster
 
-    arguments: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    use_token_of(mill_home())
+    arguments: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.1"}
+    arguments["temp_dir"] = str(own_folder(mill_home()))
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     for _ in range(nodes - 1):
         cluster.add_node(**arguments)
