@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
+from modelmill.tasks.loopback import LOOPBACK
 
 # How long to wait for cores and devices that a cluster may get, for those that it has, and, once a member failed, for
 # what the others say, in seconds.
@@ -19,7 +20,6 @@ _SECONDS_TO_FREE = 60
 _SECONDS_TO_END = 10
 # Of a GPU, a member takes so much: no two share one, and what the sampler holds (0.4) fits beside it.
 _GPU_SHARE = 0.6
-_LOOPBACK = "127.0.0.1"
 
 
 class Member:
@@ -82,7 +82,7 @@ class RayGang:
             addresses = ray.get([member.address.remote() for member in self._members])
             self.hosts = set(addresses)
             # Processes of one machine need no network, so none can reach them over it.
-            host = addresses[0] if len(self.hosts) > 1 else _LOOPBACK
+            host = addresses[0] if len(self.hosts) > 1 else LOOPBACK
             port = ray.get(self._members[0].free_port.remote(host))
         except exceptions.RayActorError as error:
             self.cancel([])

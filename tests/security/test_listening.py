@@ -19,7 +19,7 @@ from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.lm.parallel.layout import Layout
 from modelmill.tasks.lm.parallel.ranks import open_ranks
-from modelmill.tasks.lm.parallel.rendezvous import is_loopback
+from modelmill.tasks.loopback import is_loopback
 from tests.flows.forked import start_mill
 from tests.flows.tiny import Tiny
 from tests.listening import Socket, exposed, listening

@@ -17,9 +17,9 @@ from modelmill.tasks.errors import ContractError
 from modelmill.tasks.lm.model import build_model
 from modelmill.tasks.lm.muon import orthogonalised
 from modelmill.tasks.lm.optim import build_optimizer, moments, set_learning_rate, set_moments
-from modelmill.tasks.lm.parallel.rendezvous import stay_on_loopback
 from modelmill.tasks.lm.settings import OptimizerConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape
+from modelmill.tasks.loopback import stay_on_loopback
 
 SHAPE = ModelShape(
     vocab_size=64,

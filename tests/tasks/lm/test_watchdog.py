@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from modelmill.tasks.lm.parallel.rendezvous import served_store, stay_on_loopback
+from modelmill.tasks.lm.parallel.rendezvous import served_store
 from modelmill.tasks.lm.watchdog import EXIT_CODE, Beat, Watchdog, end_process, open_watchdog
+from modelmill.tasks.loopback import stay_on_loopback
 
 STALL = 3
 

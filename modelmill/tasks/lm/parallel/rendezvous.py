@@ -5,19 +5,18 @@ the machine's own name.
 """
 
 import functools
-import ipaddress
 import itertools
 import os
 import socket
-import sys
 from datetime import timedelta
 
 import torch.distributed as dist
 from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from modelmill.tasks.loopback import is_loopback, stay_on_loopback
+
 _TIMEOUT = timedelta(minutes=30)
 _GROUPS = itertools.count()
-_LOOPBACK_INTERFACE = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def join_group(backend: str) -> None:
@@ -35,12 +34,6 @@ def join_group(backend: str) -> None:
     # A process that joins again finds the same store: keys of its first group must not answer for the second.
     store = PrefixStore(f"group {next(_GROUPS)}", _store(host, port, rank, number))
     dist.init_process_group(backend, timeout=_TIMEOUT, store=store, rank=rank, world_size=number)
-
-
-def stay_on_loopback() -> None:
-    """Have gloo and NCCL of this process and its children listen on loopback; a user's own interface wins."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _LOOPBACK_INTERFACE)
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", _LOOPBACK_INTERFACE)
 
 
 def served_store(host: str, port: int, number: int) -> TCPStore:
@@ -66,16 +59,6 @@ def _store(host: str, port: int, rank: int, number: int) -> TCPStore:
     if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return served_store(host, port, number)
     return TCPStore(host, port, number, is_master=False, timeout=_TIMEOUT)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's loopback."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _family(host: str) -> socket.AddressFamily:
