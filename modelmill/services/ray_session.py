@@ -38,7 +38,7 @@ def use_token_of(home: Path) -> None:
 
     Ray reads the mode when it is imported and the token once, and this process may have had another home's before.
     """
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
     os.environ |= local_environment(home)
     os.environ.pop("RAY_AUTH_TOKEN", None)  # a cluster's, and Ray would prefer it
@@ -103,7 +103,7 @@ def _ask_whether_alive(address: str, refusal: str) -> None:
     """Ray itself asks a cluster that refuses the token again and again for minutes."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
+    from ray.core.generated import gcs_service_pb2
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
     with init_grpc_channel(address) as channel:

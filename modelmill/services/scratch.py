@@ -22,6 +22,7 @@ from pathlib import Path
 
 from modelmill.services.processes import COMMAND, end_all
 from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.files import remove_path
 
 _ROOT = Path("/tmp")
 _STACK = "stack"
@@ -37,12 +38,11 @@ def scratch_folder(home: Path) -> Path:
     name = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:12]
     folder = _ROOT / f"mill-{os.geteuid()}-{name}"
     try:
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        found = folder.lstat()
+        found = _made(folder)
     except OSError as error:
         raise ResourceError(
-            f"cannot make the temporary folder {folder} ({error.strerror}); free or allow {_ROOT}"
+            f"cannot make the temporary folder {folder} ({error.strerror}); every command needs it, so let this user "
+            f"write to {_ROOT}, or free space there"
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise ResourceError(
@@ -54,11 +54,19 @@ def scratch_folder(home: Path) -> Path:
     return folder
 
 
+def _made(folder: Path) -> os.stat_result:
+    while True:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):  # another command has just removed it
+            return folder.lstat()
+
+
 def stack_folder(home: Path) -> Path:
     """Where the processes of `mill up` keep their sockets."""
-    folder = scratch_folder(home) / _STACK
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    with _locked(home) as scratch:
+        (scratch / _STACK).mkdir(mode=0o700, exist_ok=True)
+    return scratch / _STACK
 
 
 def stack_temporary_folder(home: Path) -> Path:
@@ -68,9 +76,9 @@ def stack_temporary_folder(home: Path) -> Path:
 
 def remove_stack_folder(home: Path) -> None:
     """Remove what the processes of `mill up` left; none of them runs."""
-    with _registry(home):
-        _remove(scratch_folder(home) / _STACK)
-        _remove_if_empty(home)
+    with _locked(home) as scratch:
+        _remove(scratch / _STACK)
+        _remove_if_empty(scratch)
 
 
 def own_folder(home: Path) -> Path:
@@ -92,28 +100,41 @@ def keep_temporary_files(home: Path) -> None:
     multiprocessing.process.current_process()._config["semprefix"] = f"/{_semaphores(own)}"  # pyright: ignore
 
 
+def remove_if_killed(home: Path, path: Path) -> None:
+    """Have a temporary file or folder, wherever it is, removed when this process ends without having removed it."""
+    _remember(own_folder(home), path)
+
+
+def _remember(own: Path, path: Path) -> None:
+    with (own / _ELSEWHERE).open("ab") as file:
+        file.write(os.fsencode(path.absolute()) + b"\0")
+
+
 def _temporary_folder(own: Path) -> Path:
-    folder = own / "tmp"
-    if chosen := _chosen_by_user():
-        folder = Path(chosen) / f"{own.parent.name}-{own.name}"
-        (own / _ELSEWHERE).write_text(str(folder), encoding="utf-8")
+    chosen = _chosen_by_user()
     try:
-        folder.mkdir(mode=0o700, exist_ok=own.name == _STACK)
+        if chosen == _ROOT:
+            folder = own / "tmp"
+            folder.mkdir(mode=0o700, exist_ok=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="mill-", dir=chosen))
+            _remember(own, folder)
     except OSError as error:
-        raise ResourceError(f"cannot make {folder} ({error.strerror}); set TMPDIR to a folder with room") from error
+        raise ResourceError(
+            f"cannot make a temporary folder in {chosen} ({error.strerror}); free space, or set TMPDIR to another one"
+        ) from error
     return folder
 
 
 @functools.cache
-def _chosen_by_user() -> str | None:
-    """TMPDIR as it was before this process changed it."""
-    return os.environ.get("TMPDIR")
+def _chosen_by_user() -> Path:
+    """The folder of temporary files (TMPDIR, else /tmp) as it was before this process changed it."""
+    return Path(tempfile.gettempdir())
 
 
 @functools.cache
 def _own_folder(home: Path, process: int) -> Path:
-    with _registry(home):
-        scratch = scratch_folder(home)
+    with _locked(home) as scratch:
         _sweep(scratch)
         folder = scratch / secrets.token_hex(4)
         folder.mkdir(mode=0o700)
@@ -126,9 +147,9 @@ def _own_folder(home: Path, process: int) -> Path:
 
 
 def _release(home: Path, folder: Path) -> None:
-    with _registry(home):
+    with _locked(home) as scratch:
         _remove(folder)
-        _remove_if_empty(home)
+        _remove_if_empty(scratch)
 
 
 def _sweep(scratch: Path) -> None:
@@ -154,8 +175,10 @@ def _is_held(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        shutil.rmtree((folder / _ELSEWHERE).read_text(encoding="utf-8"), ignore_errors=True)
+    if (folder / _ELSEWHERE).exists():
+        for path in filter(None, (folder / _ELSEWHERE).read_bytes().split(b"\0")):
+            with contextlib.suppress(OSError):
+                remove_path(Path(os.fsdecode(path)))
     for semaphore in Path("/dev/shm").glob(f"sem.{_semaphores(folder)}-*"):
         semaphore.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -165,16 +188,29 @@ def _semaphores(folder: Path) -> str:
     return f"mill-{folder.name}"
 
 
-def _remove_if_empty(home: Path) -> None:
+def _remove_if_empty(scratch: Path) -> None:
     with contextlib.suppress(OSError):
-        scratch_folder(home).rmdir()
+        scratch.rmdir()
 
 
 @contextlib.contextmanager
-def _registry(home: Path) -> Iterator[None]:
-    """One process at a time adds, sweeps or removes folders: a new one has no lock yet for a moment."""
-    path = home / "locks" / f"scratch-{os.geteuid()}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _locked(home: Path) -> Iterator[Path]:
+    """The folder of a home, in which one process at a time adds, sweeps or removes: a new folder has no lock at first.
+
+    The lock is on the folder itself, so that a home which cannot be written to has one, too.
+    """
+    descriptor = -1
+    while True:
+        scratch = scratch_folder(home)
+        with contextlib.suppress(FileNotFoundError):  # the last command removed it meanwhile, or while this one waited
+            descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(descriptor), scratch.lstat()):
+                break
+        if descriptor >= 0:
+            os.close(descriptor)
+            descriptor = -1
+    try:
+        yield scratch
+    finally:
+        os.close(descriptor)

@@ -59,10 +59,11 @@ def test_five_runs_one_of_them_killed_leave_what_one_leaves(prefect_database: No
     home, log, ray = tmp_path / "home", tmp_path / "output.log", Path("/tmp/ray")
     shared = set(ray.iterdir()) if ray.exists() else set()
     after = []
+    tiny.write_pages()
+    command = ["run", str(tiny.recipe), "--compute", str(compute), "--force", "ingest", "--force", "clean"]
     for turn in range(5):
-        tiny.write_pages(20 + turn)
         environment = {"MILL_HOME": str(home), "PREFECT_HOME": os.environ["PREFECT_HOME"]}
-        run = start_mill(ROOT, ["run", str(tiny.recipe), "--compute", str(compute)], environment, log, log)
+        run = start_mill(ROOT, command, environment, log, log)
         if turn == 2:
             wait_for(lambda: len([name for name in alive(home) if "raylet" in name]), "Ray did not start")
             os.kill(run.pid or 0, signal.SIGKILL)
@@ -91,7 +92,8 @@ def test_the_workers_of_a_killed_apply_end_with_it(tmp_path: Path) -> None:
         str(rows),
         str(tmp_path / "kept.jsonl"),
     ]
-    apply = subprocess.Popen([*command, "--workers", "2"], env=os.environ | {"MILL_HOME": str(home)}, cwd=ROOT)
+    environment = os.environ | {"MILL_HOME": str(home)}
+    apply = subprocess.Popen([*command, "--workers", "2"], env=environment, cwd=ROOT)
 
     def workers() -> list[psutil.Process]:
         children = psutil.Process(apply.pid).children()
@@ -104,6 +106,9 @@ def test_the_workers_of_a_killed_apply_end_with_it(tmp_path: Path) -> None:
     apply.wait()
     _, left = psutil.wait_procs(started, timeout=10)
     assert left == []
+    assert len(list(tmp_path.glob(".kept.jsonl.*"))) == 1
+    subprocess.run([*command[:3], "plan", "--help"], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    assert list(tmp_path.glob(".*")) == [], "the next command removes the half file, too"
 
 
 def test_the_next_command_removes_what_a_killed_one_left_and_ends_its_children(tmp_path: Path) -> None:
