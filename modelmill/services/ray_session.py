@@ -103,14 +103,14 @@ def _ask_whether_alive(address: str, refusal: str) -> None:
     """Ray itself asks a cluster that refuses the token again and again for minutes."""
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import gcs_service_pb2
+    from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # pyright: ignore[reportAttributeAccessIssue]
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 
-    with init_grpc_channel(address) as channel:
+    channel: Any = init_grpc_channel(address)
+    with channel:
         try:
-            NodeInfoGcsServiceStub(channel).CheckAlive(
-                CheckAliveRequest(), timeout=_ANSWER_SECONDS, wait_for_ready=True
-            )
+            stub = NodeInfoGcsServiceStub(channel)
+            stub.CheckAlive(CheckAliveRequest(), timeout=_ANSWER_SECONDS, wait_for_ready=True)
         except grpc.RpcError as error:
             code: Any = getattr(error, "code", lambda: None)()
             if code == grpc.StatusCode.UNAUTHENTICATED:
