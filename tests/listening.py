@@ -41,7 +41,7 @@ def _is_loopback(text: str) -> bool:
 
 
 class ListeningWatch:
-    """Looks every second whether this process or a descendant listens elsewhere than on loopback (20 ms each time)."""
+    """Looks every second whether this process or a descendant listens elsewhere than on loopback; takes some ms."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], str] = {}

@@ -47,6 +47,7 @@ def prepare_environment(home: Path) -> None:
         del os.environ["RAY_ADDRESS"]  # what Modelmill does without it
     if "RAY_ADDRESS" not in os.environ:
         os.environ.update(LOOPBACK_ONLY)
+        os.environ.pop("RAY_AUTH_TOKEN", None)  # of a cluster; a local Ray would take it for its own
     elif "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster that the user names has its own
     # Prefect warns at import about a home that it cannot create inside a folder that is not there yet.

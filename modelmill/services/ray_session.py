@@ -41,7 +41,7 @@ def use_token_of(home: Path) -> None:
     from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
     os.environ |= local_environment(home)
-    os.environ.pop("RAY_AUTH_TOKEN", None)  # a cluster's, and Ray would prefer it
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # of a cluster; a local Ray would take it for its own
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
 

@@ -28,6 +28,7 @@ from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.stage import run
 from modelmill.tasks.files import file_digest, value_digest
 from modelmill.tasks.journal import Journal
+from modelmill.tasks.parent_death import end_with_parent
 from modelmill.tasks.stage import Call, Pool
 from modelmill.tasks.text.shards import write_shard
 
@@ -86,7 +87,7 @@ def _measured(what: str, megabytes: float, found: dict[str, Any], first: dict[st
 def _apart(source: Path, workspace: Path, partition: int, backend: str, workers: int, nodes: int) -> dict[str, Any]:
     """`dedup_once` in a process of its own, whose memory nobody has used before."""
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+    with concurrent.futures.ProcessPoolExecutor(1, context, end_with_parent, (os.getpid(),)) as executor:
         return executor.submit(dedup_once, source, workspace, partition, backend, workers, nodes).result()
 
 
