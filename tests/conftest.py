@@ -24,6 +24,8 @@ _TESTS = Path(__file__).resolve().parent
 for name in ("MILL_HOME", "PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):
     os.environ.pop(name, None)
 _HOME = Path(tempfile.mkdtemp(prefix="mill-tests-"))
+# Compiled code is kept from one test run to the next.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor_{os.geteuid()}"))
 prepare_environment(_HOME)
 # Three workers share two cores: a thread that waits for another must not keep a core busy.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

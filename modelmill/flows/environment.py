@@ -42,6 +42,8 @@ def prepare_environment(home: Path) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "prefect" / "storage"))
+    # By default in /tmp, where another user could put code for this one to run, and gone with a command's own folder.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
     os.environ["MILL_HOME"] = str(home)
     if os.environ.get("RAY_ADDRESS") == "local":
         del os.environ["RAY_ADDRESS"]  # what Modelmill does without it
