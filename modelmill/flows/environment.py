@@ -45,7 +45,7 @@ def prepare_environment(home: Path) -> None:
     # By default in /tmp, where another user could put code for this one to run, and gone with a command's own folder.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
     os.environ["MILL_HOME"] = str(home)
-    if os.environ.get("RAY_ADDRESS") == "local":
+    if os.environ.get("RAY_ADDRESS") in ("", "local"):
         del os.environ["RAY_ADDRESS"]  # what Modelmill does without it
     if "RAY_ADDRESS" not in os.environ:
         os.environ.update(LOOPBACK_ONLY)

@@ -15,7 +15,7 @@ import psutil
 from modelmill.services.scratch import own_folder
 from modelmill.services.secrets import secret_file
 from modelmill.tasks.errors import ResourceError
-from modelmill.tasks.loopback import LOOPBACK
+from modelmill.tasks.loopback import LOOPBACK, is_loopback
 
 _ATTEMPTS = 3
 _ANSWER_SECONDS = 20.0
@@ -67,7 +67,7 @@ def start_ray(home: Path, num_cpus: int) -> None:
         try:
             # Without `local`, Ray joins whatever cluster was last started by anyone on this machine.
             _init(address="local", **options)
-            return
+            break
         except Exception as error:  # Ray raises a plain Exception where its start takes too long
             _end_failed_start(folder)
             if attempt == _ATTEMPTS:
@@ -76,6 +76,9 @@ def start_ray(home: Path, num_cpus: int) -> None:
                     f"Ray did not start in {_ATTEMPTS} attempts ({_first_line(error)}); its logs are in {logs}. The "
                     "machine may be overloaded or out of memory: try again when it is idle, or use `--compute process`."
                 ) from error
+    import ray
+
+    assert is_loopback(ray.util.get_node_ip_address()), "LOOPBACK_ONLY is in the environment before Ray is imported"
 
 
 def join_ray(home: Path, *, of_stack: bool) -> None:

@@ -49,6 +49,7 @@ def files(home: Path) -> list[str]:
     return sorted(map(str, found))
 
 
+@pytest.mark.timeout(900)
 def test_five_runs_one_of_them_killed_leave_what_one_leaves(prefect_database: None, tmp_path: Path) -> None:
     """Takes a minute and a half: five times Prefect's server, Ray and MLflow."""
     tiny = Tiny(tmp_path / "leftovers")
