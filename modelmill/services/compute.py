@@ -71,13 +71,15 @@ class Compute:
         if self.config.backend != "ray" or ray.is_initialized():
             return
         before = signal.getsignal(signal.SIGTERM)
-        if address := os.environ.get("RAY_ADDRESS"):
-            join_ray(self.home, of_stack=address == stack_environment(self.home).get("RAY_ADDRESS"))
-        else:
-            start_ray(self.home, self._num_workers())
-        if threading.current_thread() is threading.main_thread():
-            # Ray's own handler would end this process wherever it is; what a stop means is the caller's to say.
-            signal.signal(signal.SIGTERM, before)
+        try:
+            if address := os.environ.get("RAY_ADDRESS"):
+                join_ray(self.home, of_stack=address == stack_environment(self.home).get("RAY_ADDRESS"))
+            else:
+                start_ray(self.home, self._num_workers())
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                # Ray's own handler would end this process wherever it is; what a stop means is the caller's to say.
+                signal.signal(signal.SIGTERM, before)
         self._ray_started = True
 
     def device(self) -> str:

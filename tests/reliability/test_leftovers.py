@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -49,15 +49,22 @@ def files(home: Path) -> list[str]:
     return sorted(map(str, found))
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home whose temporary folder is empty at the end."""
+    yield tmp_path / "home"
+    scratch_folder(tmp_path / "home").rmdir()
+
+
 @pytest.mark.timeout(900)
-def test_five_runs_one_of_them_killed_leave_what_one_leaves(prefect_database: None, tmp_path: Path) -> None:
+def test_five_runs_one_of_them_killed_leave_what_one_leaves(prefect_database: None, home: Path, tmp_path: Path) -> None:
     """Takes a minute and a half: five times Prefect's server, Ray and MLflow."""
     tiny = Tiny(tmp_path / "leftovers")
     tiny.folder.mkdir()
     tiny.write_recipe()
     compute = tmp_path / "two.yaml"
     compute.write_text("{backend: ray, workers: 2, device: cpu}")
-    home, log, ray = tmp_path / "home", tmp_path / "output.log", Path("/tmp/ray")
+    log, ray = tmp_path / "output.log", Path("/tmp/ray")
     shared = set(ray.iterdir()) if ray.exists() else set()
     after = []
     tiny.write_pages()
@@ -79,11 +86,10 @@ def test_five_runs_one_of_them_killed_leave_what_one_leaves(prefect_database: No
     assert not any(str(os.getpid()) in path.name for path in (set(ray.iterdir()) if ray.exists() else set()) - shared)
 
 
-def test_the_workers_of_a_killed_apply_end_with_it(tmp_path: Path) -> None:
+def test_the_workers_of_a_killed_apply_end_with_it(home: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     row = '{"id": "%d", "url": "http://a.org", "text": "the line reads pages and keeps those that people read"}\n'
     rows.write_text("".join(row % number for number in range(200_000)))
-    home = tmp_path / "home"
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""What Ray reads from the environment: this home's own Ray is closed, whatever was set; a cluster is as the user says."""
+"""What Ray reads from the environment: a local Ray is closed, whatever was set; a cluster is as the user says."""
 
 import json
 import os
