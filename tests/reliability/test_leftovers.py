@@ -64,36 +64,35 @@ def test_five_runs_one_of_them_killed_leave_what_one_leaves(prefect_database: No
     tiny.write_recipe()
     compute = tmp_path / "two.yaml"
     compute.write_text("{backend: ray, workers: 2, device: cpu}")
-    log, ray = tmp_path / "output.log", Path("/tmp/ray")
-    shared = set(ray.iterdir()) if ray.exists() else set()
-    after = []
+    log = tmp_path / "output.log"
+    after, sessions = [], []
     tiny.write_pages()
     command = ["run", str(tiny.recipe), "--compute", str(compute), "--force", "ingest", "--force", "clean"]
     for turn in range(5):
         environment = {"MILL_HOME": str(home), "PREFECT_HOME": os.environ["PREFECT_HOME"]}
         run = start_mill(ROOT, command, environment, log, log)
+        sessions.append(f"*_{run.pid}")
         if turn == 2:
             wait_for(lambda: len([name for name in alive(home) if "raylet" in name]), "Ray did not start")
             os.kill(run.pid or 0, signal.SIGKILL)
             run.join()
-            wait_for(lambda: not alive(home), f"still there: {alive(home)}", 30)
+            wait_for(lambda: not alive(home), "processes of the killed run are still there", 30)
             continue
         run.join()
         assert run.exitcode == 0, log.read_text()
         assert alive(home) == []
         after.append(files(home))
     assert after[0] == after[1] == after[2] == after[3]
-    assert not any(str(os.getpid()) in path.name for path in (set(ray.iterdir()) if ray.exists() else set()) - shared)
+    assert not [path for session in sessions for path in Path("/tmp/ray").glob(f"session{session}")]
 
 
 def test_the_workers_of_a_killed_apply_end_with_it(home: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     row = '{"id": "%d", "url": "http://a.org", "text": "the line reads pages and keeps those that people read"}\n'
     rows.write_text("".join(row % number for number in range(200_000)))
+    mill = [sys.executable, "-m", "modelmill.flows.cli"]
     command = [
-        sys.executable,
-        "-m",
-        "modelmill.flows.cli",
+        *mill,
         "apply",
         "language",
         str(rows),
@@ -114,7 +113,7 @@ def test_the_workers_of_a_killed_apply_end_with_it(home: Path, tmp_path: Path) -
     _, left = psutil.wait_procs(started, timeout=10)
     assert left == []
     assert len(list(tmp_path.glob(".kept.jsonl.*"))) == 1
-    subprocess.run([*command[:3], "plan", "--help"], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([*mill, "plan", "--help"], env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     assert list(tmp_path.glob(".*")) == [], "the next command removes the half file, too"
 
 
