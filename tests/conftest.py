@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 from modelmill.flows.environment import prepare_environment
 from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
 from modelmill.tasks.journal import Journal
+from tests.listening import ListeningWatch
 
 _TESTS = Path(__file__).resolve().parent
 
@@ -23,6 +24,8 @@ _TESTS = Path(__file__).resolve().parent
 for name in ("MILL_HOME", "PREFECT_HOME", "PREFECT_LOCAL_STORAGE_PATH"):
     os.environ.pop(name, None)
 _HOME = Path(tempfile.mkdtemp(prefix="mill-tests-"))
+# Compiled code is kept from one test run to the next.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"torchinductor_{os.geteuid()}"))
 prepare_environment(_HOME)
 # Three workers share two cores: a thread that waits for another must not keep a core busy.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -41,6 +44,20 @@ _LONGEST = [
     "flows/test_line.py",
 ]
 _WITH_STACK = ("flows/test_browser.py", "flows/test_deployments.py")
+
+
+_WATCH = ListeningWatch()
+
+
+def pytest_sessionstart() -> None:
+    _WATCH.start()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing that the tests start may be open to the network."""
+    if exposed := _WATCH.stop():
+        sys.stderr.write("\n" + "\n".join(exposed) + "\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_unconfigure() -> None:

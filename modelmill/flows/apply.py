@@ -13,6 +13,8 @@ import pyarrow as pa
 from modelmill.flows.apply_settings import DROPPING, OPTIONAL, REQUIRED, STEPS, TokenizerChoice, step_settings
 from modelmill.flows.apply_settings import step_config as step_config
 from modelmill.flows.apply_workers import Workers
+from modelmill.flows.environment import mill_home
+from modelmill.services.scratch import remove_if_killed
 from modelmill.tasks.errors import InputError, RecipeError
 from modelmill.tasks.files import atomic_path
 from modelmill.tasks.text.row_files import (
@@ -123,6 +125,7 @@ class _Output:
 
     def __enter__(self) -> RowWriter:
         temporary = self._stack.enter_context(atomic_path(self._path))
+        remove_if_killed(mill_home(), temporary)
         return self._stack.enter_context(row_writer(temporary, file_suffix(self._path, ROW_SUFFIXES)))
 
     def __exit__(self, *details: Any) -> None:
@@ -214,4 +217,5 @@ def _scratch(output: Path) -> Iterator[Path]:
     """A folder beside the output, where there is room for a copy of the rows."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as folder:
+        remove_if_killed(mill_home(), Path(folder))
         yield Path(folder)

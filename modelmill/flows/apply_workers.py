@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from modelmill.tasks.errors import WorkerLostError
+from modelmill.tasks.parent_death import end_with_parent
 from modelmill.tasks.stage import Call
 
 
@@ -25,7 +26,9 @@ class Workers:
         if self.num_workers > 1:
             # Not fork: Polars' and Arrow's threads would be left behind in the child, with their locks.
             context = get_context("spawn")
-            self._executor = ProcessPoolExecutor(self.num_workers, context, initializer=_use_one_thread)
+            self._executor = ProcessPoolExecutor(
+                self.num_workers, context, initializer=_start_worker, initargs=(os.getpid(),)
+            )
         return self
 
     def __exit__(self, *details: Any) -> None:
@@ -69,6 +72,8 @@ def call_by_name(function: Callable[..., Any], arguments: dict[str, Any]) -> Any
     return function(**arguments)
 
 
-def _use_one_thread() -> None:
+def _start_worker(parent: int) -> None:
+    # A killed parent closes no queue: a worker holds both ends of it, and would wait for ever.
+    end_with_parent(parent)
     # Read by Polars, OpenMP and the tokenizers when they are first imported, which is after this.
     os.environ.update(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1")

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from modelmill.flows.environment import mill_home, prepare_environment
+from modelmill.services.scratch import keep_temporary_files
 from modelmill.tasks.errors import MillError
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ def main() -> None:
     prepare_environment(mill_home())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops a command as Ctrl-C does
     try:
+        keep_temporary_files(mill_home())
         code = app(standalone_mode=False)  # of a typer.Exit or of Ctrl-C, which it does not raise
     except MillError as error:
         errors.print(f"[bold red]mill:[/] {type(error).__name__}:", end=" ")

@@ -4,6 +4,8 @@ import os
 import warnings
 from pathlib import Path
 
+from modelmill.services.ray_session import LOOPBACK_ONLY
+
 _QUIET = {
     # These libraries phone home unless told not to.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -20,8 +22,6 @@ _QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Every process that joins a Ray cluster needs the same mode; the local one listens on loopback only.
-    "RAY_AUTH_MODE": "disabled",
 }
 
 
@@ -42,7 +42,16 @@ def prepare_environment(home: Path) -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "prefect" / "storage"))
+    # By default in /tmp, where another user could put code for this one to run, and gone with a command's own folder.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "cache" / "inductor"))
     os.environ["MILL_HOME"] = str(home)
+    if os.environ.get("RAY_ADDRESS") in ("", "local"):
+        del os.environ["RAY_ADDRESS"]  # what Modelmill does without it
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ.update(LOOPBACK_ONLY)
+        os.environ.pop("RAY_AUTH_TOKEN", None)  # of a cluster; a local Ray would take it for its own
+    elif "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster that the user names has its own
     # Prefect warns at import about a home that it cannot create inside a folder that is not there yet.
     (home / "prefect").mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", category=FutureWarning)

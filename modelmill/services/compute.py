@@ -18,6 +18,8 @@ from pydantic import Field
 
 from modelmill.services.elastic import fallback_layouts
 from modelmill.services.executors import ProcessExecutor, RayExecutor
+from modelmill.services.ray_session import join_ray, start_ray
+from modelmill.services.stack import stack_environment
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
 from modelmill.tasks.files import raise_if_disk_full, read_json, write_json
 from modelmill.tasks.journal import Journal
@@ -68,19 +70,16 @@ class Compute:
 
         if self.config.backend != "ray" or ray.is_initialized():
             return
-        local: dict[str, Any] = {}
-        if "RAY_ADDRESS" not in os.environ:
-            # A local Ray holds no durable state, and tasks pass paths, not data: a small object store is enough.
-            local = {
-                "num_cpus": self._num_workers(),
-                "include_dashboard": False,
-                "object_store_memory": 100_000_000,
-            }
         before = signal.getsignal(signal.SIGTERM)
-        ray.init(log_to_driver=False, configure_logging=False, **local)
-        if threading.current_thread() is threading.main_thread():
-            # Ray's own handler would end this process wherever it is; what a stop means is the caller's to say.
-            signal.signal(signal.SIGTERM, before)
+        try:
+            if address := os.environ.get("RAY_ADDRESS"):
+                join_ray(self.home, of_stack=address == stack_environment(self.home).get("RAY_ADDRESS"))
+            else:
+                start_ray(self.home, self._num_workers())
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                # Ray's own handler would end this process wherever it is; what a stop means is the caller's to say.
+                signal.signal(signal.SIGTERM, before)
         self._ray_started = True
 
     def device(self) -> str:
@@ -208,6 +207,11 @@ class RecordedPool:
                 self._journal.note(
                     f"{label}: no room for the {layout.num_processes} processes of the layout; goes on with "
                     f"{each.num_processes} ({each.model_dump(exclude_defaults=True)}), the batch stays the same"
+                )
+            if len(gang.hosts) > 1:
+                self._journal.note(
+                    f"{label}: its processes are on {len(gang.hosts)} hosts and exchange data over the network between "
+                    "them, neither encrypted nor authenticated: close that network to others"
                 )
             return gang, future
         assert refused

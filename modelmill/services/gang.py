@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from modelmill.tasks.errors import MillError, ResourceError, WorkerLostError
+from modelmill.tasks.loopback import LOOPBACK
 
 # How long to wait for cores and devices that a cluster may get, for those that it has, and, once a member failed, for
 # what the others say, in seconds.
@@ -24,13 +25,17 @@ _GPU_SHARE = 0.6
 class Member:
     """One process of a gang, in an actor of its own."""
 
-    def address(self) -> tuple[str, int]:
-        """Where the others can reach this one."""
+    def address(self) -> str:
+        """Where other machines can reach this one."""
         import ray
 
+        return ray.util.get_node_ip_address()
+
+    def free_port(self, host: str) -> int:
+        """A port of this one's machine that nothing uses now."""
         with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+            probe.bind((host, 0))
+            return probe.getsockname()[1]
 
     def run(self, call: Callable[[], Any], environment: dict[str, str]) -> Any:
         """The call, in an environment that names this process's place."""
@@ -50,6 +55,7 @@ class RayGang:
         self._may_grow = may_grow
         self._members: list[Any] = []
         self._group: Any = None
+        self.hosts: set[str] = set()
 
     def submit(self, call: Callable[[], Any], name: str, exclusive: bool) -> list[Any]:
         """Start the gang; a future for each member.
@@ -73,7 +79,11 @@ class RayGang:
             for rank in range(self._num_processes)
         ]
         try:
-            host, port = ray.get(self._members[0].address.remote())
+            addresses = ray.get([member.address.remote() for member in self._members])
+            self.hosts = set(addresses)
+            # Processes of one machine need no network, so none can reach them over it.
+            host = addresses[0] if len(self.hosts) > 1 else LOOPBACK
+            port = ray.get(self._members[0].free_port.remote(host))
         except exceptions.RayActorError as error:
             self.cancel([])
             raise WorkerLostError(f"a worker of {self._num_processes} was lost before it began: {error}") from error

@@ -18,7 +18,8 @@ import psutil
 
 from modelmill.tasks.errors import ResourceError
 
-TOKEN = "MODELMILL_STACK"
+# What the processes of a stack carry, and those of a command (see `scratch`).
+STACK, COMMAND = "MODELMILL_STACK", "MODELMILL_COMMAND"
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,12 @@ def start_service(
 ) -> Service:
     """Start a command in a session of its own, its output in `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    # It is the stack's from here on, not the command's that starts it and ends before it.
+    inherited = {key: value for key, value in os.environ.items() if key != COMMAND}
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
-            env=os.environ | environment | {TOKEN: token},
+            env=inherited | environment | {STACK: token},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -110,7 +113,8 @@ def with_token(token: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(TOKEN) == token:
+            carried = process.environ()
+            if process.pid != os.getpid() and token in (carried.get(STACK), carried.get(COMMAND)):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, or belongs to another user

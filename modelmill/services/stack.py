@@ -6,13 +6,10 @@ What runs is remembered in `stack/stack.json`, whence other commands take `stack
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +26,8 @@ from modelmill.services.processes import (
     start_service,
     wait_until,
 )
+from modelmill.services.ray_session import local_environment
+from modelmill.services.scratch import remove_stack_folder, stack_folder, stack_temporary_folder
 from modelmill.tasks.files import read_json, write_json
 
 START_SECONDS = 180.0
@@ -114,6 +113,7 @@ def _start_all(home: Path, token: str, prefect_port: int, mlflow_port: int, ray_
 def _start(home: Path, token: str, part: _Part, environment: dict[str, str]) -> Service:
     log = home / "stack" / f"{part.name}.log"
     variables = environment | {"MILL_HOME": str(home), "PREFECT_LOGGING_LEVEL": "INFO"} | part.environment
+    variables["TMPDIR"] = str(stack_temporary_folder(home))
     return start_service(part.name, part.command, part.url, log, variables, token)
 
 
@@ -143,7 +143,7 @@ def _mlflow(home: Path, port: int) -> _Part:
 
 
 def _ray(home: Path, port: int) -> _Part:
-    folder = _ray_folder(home)
+    folder = stack_folder(home)
     options = {
         "--node-ip-address": "127.0.0.1",
         "--port": port,
@@ -158,8 +158,7 @@ def _ray(home: Path, port: int) -> _Part:
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--no-monitor"]
     command += [str(item) for pair in options.items() for item in pair]
-    # The second: without it Ray listens on all interfaces, and a driver asks for the head at the machine's own address.
-    found_by = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    found_by = local_environment(home) | {"RAY_ADDRESS": f"127.0.0.1:{port}"}
     return _Part("ray", command, found_by["RAY_ADDRESS"], lambda: _ray_is_up(folder, port), {}, found_by)
 
 
@@ -172,12 +171,6 @@ def _ray_is_up(folder: Path, port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _ray_folder(home: Path) -> Path:
-    """Ray's sockets lie here; a path under MILL_HOME could pass the 107 bytes that a socket's path may have."""
-    name = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"mill-ray-{name}"
 
 
 def _deployments(api_url: str) -> _Part:
@@ -247,7 +240,7 @@ def _end(home: Path) -> list[str]:
 
 def _forget(home: Path) -> None:
     (home / "stack" / "stack.json").unlink(missing_ok=True)
-    shutil.rmtree(_ray_folder(home), ignore_errors=True)
+    remove_stack_folder(home)
 
 
 def _addresses(home: Path, state: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from modelmill.tasks.errors import ContractError, InputError, ResourceError
 from modelmill.tasks.files import read_json
 from modelmill.tasks.lm.vllm_names import vllm_overrides
+from modelmill.tasks.loopback import stay_on_loopback
 from modelmill.tasks.stage import Sample
 
 # Larger checkpoints are not loaded a second time for the check: then only finite numbers are asked for.
@@ -55,6 +56,7 @@ class VllmSampler:
         self._max_length = 0
         self._tokenizer: Any = None
         os.environ.update(_ENVIRONMENT)
+        stay_on_loopback()
         logging.getLogger("vllm").setLevel(logging.ERROR)
         if "torch" not in sys.modules:
             os.environ["OMP_NUM_THREADS"] = str(num_threads or len(os.sched_getaffinity(0)))

@@ -1,20 +1,27 @@
 """The deployments on a real stack: started through Prefect's API, failed, mended, rerun, scheduled."""
 
 import datetime
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from modelmill.flows.recipe import CONFIGS
 from modelmill.services.processes import with_token
+from modelmill.services.ray_session import local_environment
+from modelmill.services.scratch import stack_folder
 from modelmill.services.stack import stack_environment, start_stack
 from modelmill.tasks.catalog import STAGES
 from modelmill.tasks.files import read_json
 from tests.flows.tiny import Stack
+from tests.listening import Socket, exposed, listening
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -134,5 +141,27 @@ def test_a_second_up_changes_nothing_and_other_commands_find_the_stack(stack: St
         "PREFECT_API_URL": stack.api,
         "MLFLOW_TRACKING_URI": stack.parts["mlflow"],
         "RAY_ADDRESS": stack.parts["ray"],
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
+    } | local_environment(stack.home)
+
+
+def test_the_stack_listens_on_loopback_only_in_a_folder_of_its_user_alone(stack: Stack) -> None:
+    parts = with_token(read_json(stack.home / "stack" / "stack.json")["token"])
+    sockets: set[Socket] = set().union(*(listening(part, "tcp") for part in parts))
+    assert {"gcs_server", "raylet"} <= {socket.process for socket in sockets}
+    assert {urlsplit(stack.parts[part]).port for part in ("prefect", "mlflow")} <= {socket.port for socket in sockets}
+    assert exposed(sockets) == set()
+    assert stack_folder(stack.home).parent.stat().st_mode & 0o777 == 0o700
+    assert {part.environ()["TMPDIR"] for part in parts} == {str(stack_folder(stack.home) / "tmp")}
+
+
+def test_a_run_joins_the_ray_of_the_stack_with_its_token(stack: Stack) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom modelmill.services.compute import Compute, ComputeConfig\n"
+        "compute = Compute(ComputeConfig(), Path(sys.argv[1]))\ncompute.start()\n"
+        "import ray\nprint(ray.get(ray.remote(lambda: 'joined').remote()))\ncompute.stop()\n"
+    )
+    # A token that the user has for another cluster is not for this one.
+    environment = os.environ | stack_environment(stack.home) | {"RAY_AUTH_TOKEN": "0" * 64}
+    command = [sys.executable, "-c", code, str(stack.home)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "joined\n", done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +13,8 @@ import pytest
 from modelmill.services import gang
 from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.services.elastic import fallback_layouts
+from modelmill.services.ray_session import use_token_of
+from modelmill.services.scratch import own_folder
 from modelmill.tasks.journal import Journal, read_events
 from modelmill.tasks.lm.data import Batch, RowBatches
 from modelmill.tasks.lm.parallel.layout import Layout
@@ -46,18 +46,16 @@ def test_copies_go_before_shards_and_only_divisors_are_taken() -> None:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A Ray cluster of one node with one core."""
     from ray.cluster_utils import Cluster
 
-    # Ray leaves a cluster's address where other tests would find and join it. Paths of its sockets must be short.
-    folder = tempfile.mkdtemp(prefix="ray-")
-    monkeypatch.setenv("RAY_TMPDIR", folder)
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
+    use_token_of(tmp_path)
+    place = {"node_ip_address": "127.0.0.1", "temp_dir": str(own_folder(tmp_path))}
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | place)
     monkeypatch.setenv("RAY_ADDRESS", str(cluster.address))
     yield cluster
     cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class WaitingBatches(RowBatches):

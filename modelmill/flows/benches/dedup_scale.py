@@ -20,11 +20,15 @@ from rich.console import Console
 
 from modelmill.flows.benches.dedup import generated_texts, stage_context
 from modelmill.flows.benches.measured import Measured, check_place
+from modelmill.flows.environment import mill_home
 from modelmill.services.compute import Compute, ComputeConfig
+from modelmill.services.ray_session import use_token_of
+from modelmill.services.scratch import own_folder
 from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.stage import run
 from modelmill.tasks.files import file_digest, value_digest
 from modelmill.tasks.journal import Journal
+from modelmill.tasks.parent_death import end_with_parent
 from modelmill.tasks.stage import Call, Pool
 from modelmill.tasks.text.shards import write_shard
 
@@ -83,7 +87,7 @@ def _measured(what: str, megabytes: float, found: dict[str, Any], first: dict[st
 def _apart(source: Path, workspace: Path, partition: int, backend: str, workers: int, nodes: int) -> dict[str, Any]:
     """`dedup_once` in a process of its own, whose memory nobody has used before."""
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+    with concurrent.futures.ProcessPoolExecutor(1, context, end_with_parent, (os.getpid(),)) as executor:
         return executor.submit(dedup_once, source, workspace, partition, backend, workers, nodes).result()
 
 
@@ -91,7 +95,7 @@ def dedup_once(source: Path, workspace: Path, partition: int, backend: str, work
     """The stage over `source` → digest of its output, CPU-seconds of its calls, wall seconds, peak of a process."""
     config = ComputeConfig.model_validate({"backend": backend, "workers": workers, "device": "cpu"})
     settings = Config(rows_per_shard=SHARD_DOCUMENTS, rows_per_partition=partition)
-    compute, cluster = Compute(config, workspace), _cluster(nodes)
+    compute, cluster = Compute(config, mill_home()), _cluster(nodes)
     try:
         journal = Journal(workspace / "journal.jsonl")
         pool = _CountingPool(compute.pool(workspace, journal))
@@ -113,7 +117,9 @@ def _cluster(nodes: int) -> Any:
         return None
     from ray.cluster_utils import Cluster
 
-    arguments: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    use_token_of(mill_home())
+    arguments: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.1"}
+    arguments["temp_dir"] = str(own_folder(mill_home()))
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     for _ in range(nodes - 1):
         cluster.add_node(**arguments)

@@ -23,6 +23,15 @@ _READ_BYTES = 1 << 20
 _GRACE_SECONDS = 10  # after the parent's limit the child ends itself, in case the parent was killed
 
 
+# What a child that handles the text of strangers may know. A list of what is harmless: one of what is secret
+# (AWS_SECRET_ACCESS_KEY, HF_TOKEN, RAY_AUTH_TOKEN_PATH, a password in a URL) would never be complete.
+_HARMLESS = {
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV",
+    "COLUMNS", "CUDA_VISIBLE_DEVICES", "MODELMILL_COMMAND", "MODELMILL_STACK",
+}  # fmt: skip
+_HARMLESS_KINDS = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "MALLOC_", "POLARS_", "RAYON_", "NUMBA_", "COV_CORE_")
+
+
 class CompanionError(Exception):
     """The child gave no answer: `timed_out`, or it died."""
 
@@ -31,13 +40,18 @@ class CompanionError(Exception):
         self.timed_out = timed_out
 
 
+def harmless_environment() -> dict[str, str]:
+    """The part of this process's environment that holds no credential, for children that handle strangers' text."""
+    return {name: value for name, value in os.environ.items() if name in _HARMLESS or name.startswith(_HARMLESS_KINDS)}
+
+
 class Companion:
     """One child that runs `serve` in the given module; started when first asked, and again after it failed."""
 
     def __init__(self, module: str, arguments: tuple[str, ...] = (), environment: Mapping[str, str] | None = None):
         self._command = [sys.executable, "-m", module, *arguments]
         root = str(Path(modelmill.__file__).parents[1])
-        self._environment = dict(os.environ if environment is None else environment) | {"PYTHONPATH": root}
+        self._environment = dict(harmless_environment() if environment is None else environment) | {"PYTHONPATH": root}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Companion":

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from modelmill.tasks.lm.parallel.rendezvous import join_group
+
 
 def on_processes(number: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
     """`function(*arguments)` on `number` processes that have joined; what process 0 returns."""
@@ -30,7 +32,7 @@ def on_processes(number: int, function: Callable[..., Any], folder: Path, *argum
 def _process(rank: int, number: int, port: int, result: Path, function: Callable[..., Any], arguments: Any) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": str(number)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    join_group("gloo")
     value = function(*arguments)
     if rank == 0:
         result.write_bytes(pickle.dumps(value))

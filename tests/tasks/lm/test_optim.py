@@ -19,6 +19,7 @@ from modelmill.tasks.lm.muon import orthogonalised
 from modelmill.tasks.lm.optim import build_optimizer, moments, set_learning_rate, set_moments
 from modelmill.tasks.lm.settings import OptimizerConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape
+from modelmill.tasks.loopback import stay_on_loopback
 
 SHAPE = ModelShape(
     vocab_size=64,
@@ -144,6 +145,7 @@ def test_moments_in_bfloat16_take_half_the_memory_and_train_alike() -> None:
 
 def _sharded(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    stay_on_loopback()
     init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     model = build_model(SHAPE, seed=1)
     mesh = init_device_mesh("cpu", (2,))

@@ -10,13 +10,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed import HashStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from modelmill.tasks.lm.parallel.rendezvous import served_store
 from modelmill.tasks.lm.watchdog import EXIT_CODE, Beat, Watchdog, end_process, open_watchdog
+from modelmill.tasks.loopback import stay_on_loopback
 
 STALL = 3
 
 
 def main(rank: int, folder: Path, sleeper: int) -> None:
     """A run of two processes that share a number each step; one of them falls asleep in its third step."""
+    stay_on_loopback()
     store = TCPStore("127.0.0.1", int((folder / "port").read_text()), 3, timeout=timedelta(seconds=60))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     with open_watchdog(2.0) as watchdog:
@@ -29,7 +32,7 @@ def main(rank: int, folder: Path, sleeper: int) -> None:
 
 def test_the_rank_that_sleeps_is_named_and_the_run_ends(tmp_path: Path) -> None:
     # A store of its own process, as torchrun's: it outlives the first rank that leaves
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = served_store("127.0.0.1", 0, 3)
     (tmp_path / "port").write_text(str(store.port))
     command = [sys.executable, "-W", "ignore", "-m", "tests.tasks.lm.test_watchdog"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from modelmill.tasks.errors import RecipeError, ResourceError
 from modelmill.tasks.lm.losses import IGNORE
 from modelmill.tasks.lm.parallel.layout import Layout
+from modelmill.tasks.lm.parallel.rendezvous import join_group
 from modelmill.tasks.lm.plan import StepPoint
 
 
@@ -182,4 +182,4 @@ def _join(device: str) -> None:
             "(python -m torch.distributed.run --nproc-per-node N -m modelmill.tasks.lm.launch ...) or by a compute file"
         )
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    join_group(backend)

@@ -1,0 +1,65 @@
+"""Which sockets a process and its descendants listen on, and a watch over those of the test run itself."""
+
+import ipaddress
+import os
+import threading
+from typing import NamedTuple
+
+import psutil
+
+
+class Socket(NamedTuple):
+    """A socket that others can send to, and the name of its process."""
+
+    process: str
+    address: str
+    port: int
+
+
+def listening(root: psutil.Process, kind: str = "inet") -> set[Socket]:
+    """Every TCP and UDP socket of a process and its descendants that waits for others."""
+    sockets: set[Socket] = set()
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            name, connections = process.name(), process.net_connections(kind=kind)
+        except psutil.Error:
+            continue  # it ended meanwhile
+        waiting = [each for each in connections if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)]
+        sockets |= {Socket(name, *each.laddr) for each in waiting if each.laddr and not each.raddr}
+    return sockets
+
+
+def exposed(sockets: set[Socket]) -> set[Socket]:
+    """Those that are not on loopback."""
+    return {found for found in sockets if not _is_loopback(found.address)}
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+class ListeningWatch:
+    """Looks every second whether this process or a descendant listens elsewhere than on loopback; takes some ms."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="listening-watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> list[str]:
+        """End the watch; a line for each exposed socket, with the test in which it was first seen."""
+        self._stop.set()
+        self._thread.join()
+        return [f"{name} listened on {address} in {test}" for (name, address), test in self.found.items()]
+
+    def _watch(self) -> None:
+        while not self._stop.wait(1):
+            for socket in exposed(listening(psutil.Process(), "tcp")):
+                self.found.setdefault(
+                    (socket.process, socket.address), os.environ.get("PYTEST_CURRENT_TEST", "no test")
+                )
