@@ -261,12 +261,19 @@ def serve(
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's server.")] = 5000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:PORT]",
+            help="Also answer under this name, as through a tunnel or proxy; may be repeated.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start Prefect, MLflow, Ray and the deployments on this machine."""
     from modelmill.flows import commands
 
-    commands.start_stack(console, prefect_port, mlflow_port, as_json)
+    commands.start_stack(console, prefect_port, mlflow_port, allow_host or [], as_json)
 
 
 @app.command()

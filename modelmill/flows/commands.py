@@ -151,16 +151,18 @@ def start_server(recipe: str | None, model: Path | None, host: str, port: int) -
     serve(model or release_folder(recipe), host=host, port=port)
 
 
-def start_stack(console: Console, prefect_port: int, mlflow_port: int, as_json: bool) -> None:
+def start_stack(console: Console, prefect_port: int, mlflow_port: int, allowed_hosts: list[str], as_json: bool) -> None:
     """Start the servers and say where they are."""
     from modelmill.services.stack import start_stack as start
 
-    stack = start(mill_home(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+    stack = start(mill_home(), prefect_port=prefect_port, mlflow_port=mlflow_port, allowed_hosts=allowed_hosts)
     if as_json:
         print_json(console, stack)
         return
     for name, place in stack.items():
         console.print(f"{name:>12}  {place}", highlight=False, soft_wrap=True)
+    if "login" in stack:
+        console.print("Prefect's page asks for the login once and remembers it in this browser.")
 
 
 def stop_stack(console: Console) -> None:
