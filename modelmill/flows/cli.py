@@ -34,6 +34,10 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.KEY
 ComputeOption = Annotated[
     str | None, typer.Option("--compute", help="A compute file's name in configs/compute/, or a path.")
 ]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[:PORT]", help="Also answer under this name, as through a tunnel; may be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -248,26 +252,36 @@ def chat(
 def serve(
     recipe: RecipeOption = None,
     model: Annotated[Path | None, typer.Option(help="A Hugging Face folder; by default the newest release.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs an API key.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the API and the chat page.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MILL_API_KEY",
+            help="Key that clients must send. Set the variable: others can see a command's options.",
+        ),
+    ] = None,
+    allow_host: AllowHostOption = None,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Longest body of a request.")] = 1.0,
+    max_replies: Annotated[int, typer.Option(min=1, help="Most replies of a request: n (or best_of) a prompt.")] = 16,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds that a request may take.")] = 600.0,
 ) -> None:
     """Serve the released model: an OpenAI-compatible API and a chat page."""
     from modelmill.flows import commands
+    from modelmill.services.chat_page import Access
+    from modelmill.services.engine_proxy import Limits
 
-    commands.start_server(recipe, model, host, port)
+    access = Access(host, api_key, tuple(allow_host or ()))
+    commands.start_server(recipe, model, port, access, Limits(max_body_mb, max_replies, timeout))
 
 
 @app.command()
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's server.")] = 5000,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[:PORT]",
-            help="Also answer under this name, as through a tunnel or proxy; may be repeated.",
-        ),
-    ] = None,
+    allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start Prefect, MLflow, Ray and the deployments on this machine."""

@@ -1,6 +1,7 @@
 """What the `mill` commands that run something do: recipe, store and services → a run, a server, a page."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -10,6 +11,10 @@ from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, load_line, load_recipe
 from modelmill.services.store import Store, read_line
 from modelmill.tasks.errors import InputError, RecipeError
+
+if TYPE_CHECKING:
+    from modelmill.services.chat_page import Access
+    from modelmill.services.engine_proxy import Limits
 
 
 def run_and_report(
@@ -144,11 +149,11 @@ def start_chat(recipe: str | None, model: Path | None, url: str | None, system: 
     chat(None if url else model or release_folder(recipe), url=url, system=system)
 
 
-def start_server(recipe: str | None, model: Path | None, host: str, port: int) -> None:
+def start_server(recipe: str | None, model: Path | None, port: int, access: "Access", limits: "Limits") -> None:
     """Serve until interrupted."""
     from modelmill.services.serving import serve
 
-    serve(model or release_folder(recipe), host=host, port=port)
+    serve(model or release_folder(recipe), port, access, limits)
 
 
 def start_stack(console: Console, prefect_port: int, mlflow_port: int, allowed_hosts: list[str], as_json: bool) -> None:

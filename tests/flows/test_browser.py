@@ -70,7 +70,7 @@ def logged_in(page: Page, stack: Stack, tmp_path_factory: pytest.TempPathFactory
     page.get_by_role("textbox").fill(stack.parts["login"])
     picture(page, "prefect-login", tmp_path_factory.mktemp("pictures"))
     page.get_by_role("button", name="Login").click()
-    expect(page.get_by_text("Flow Runs", exact=True).first).to_be_visible()
+    expect(page.get_by_role("button", name="Deployments")).to_be_visible()
 
 
 @pytest.fixture(scope="module")
