@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from modelmill.flows.environment import mill_home, prepare_environment
+from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import MillError
 
 app = typer.Typer(
@@ -24,8 +25,8 @@ app = typer.Typer(
 )
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended, as of a shell's
 
-console = Console()
-errors = Console(stderr=True)
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name in configs/, or the path of a recipe file.")]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A recipe; by default the one that ran last.")]
@@ -48,8 +49,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)  # of a typer.Exit or of Ctrl-C, which it does not raise
     except MillError as error:
-        errors.print(f"[bold red]mill:[/] {type(error).__name__}:", end=" ")
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(Text.assemble(("mill:", "bold red"), f" {type(error).__name__}: {error}"))
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -239,7 +239,9 @@ def look(
 def chat(
     recipe: RecipeOption = None,
     model: Annotated[Path | None, typer.Option(help="A Hugging Face folder; by default the newest release.")] = None,
-    url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server to talk to instead.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server to talk to instead; MILL_API_KEY is its key.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
 ) -> None:
     """Talk to the released model in the terminal."""

@@ -10,6 +10,7 @@ from modelmill.flows.inspection import current_line, print_json, stage_views
 from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, load_line, load_recipe
 from modelmill.services.store import Store, read_line
+from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def run_and_report(
         force=force,
         compute=compute,
     )
-    quiet = Console(stderr=True) if as_json else console
+    quiet = PlainConsole(stderr=True) if as_json else console
     with ConsoleObserver(quiet) as observer:
         outcome = reuse_finished_line(request, line, [observer]) or run_line_flow(request, [observer], line)
     if as_json:

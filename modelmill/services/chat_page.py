@@ -110,7 +110,10 @@ def chat_app(
         return JSONResponse(list(examples))
 
     def passed(path: str) -> Handler:
-        return lambda request: forwarded(client, path, request, limits)
+        async def pass_on(request: Request) -> Response:
+            return await forwarded(client, path, request, limits)
+
+        return pass_on
 
     def with_key(handler: Handler) -> Handler:
         async def checked(request: Request) -> Response:

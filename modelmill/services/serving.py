@@ -20,14 +20,17 @@ from pathlib import Path
 import httpx
 import uvicorn
 from rich.console import Console
+from rich.text import Text
 from starlette.types import ASGIApp
 
 from modelmill.services.chat_page import Access, chat_app
 from modelmill.services.engine_proxy import Limits
 from modelmill.services.model_folder import example_questions, find_model_folder, model_name
+from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import ResourceError
 from modelmill.tasks.files import read_json
 from modelmill.tasks.lm.vllm_names import vllm_arguments
+from modelmill.tasks.text.visible import visible_line
 
 # A first start on a busy machine compiles and imports for minutes; later ones take half a minute.
 START_TIMEOUT_SECONDS = 900.0
@@ -74,12 +77,12 @@ def serve(
         InputError: no such model.
         ResourceError: the port is in use, vLLM is not installed, does not start, or dies.
     """
-    console, access = console or Console(), access or Access()
+    console, access = console or PlainConsole(), access or Access()
     folder = find_model_folder(model)
     name = name or model_name(folder)
     require_vllm()
     with listening_socket(access.host, port) as listener, stopped_by_signal(), running_engine(folder, name) as engine:
-        with console.status(f"starting vLLM with {name} (half a minute; log: {engine.log})"):
+        with console.status(Text(f"starting vLLM with {visible_line(name)} (half a minute; log: {engine.log})")):
             wait_until_ready(engine)
         port = listener.getsockname()[1]
         console.print(served(name, access, port), markup=False, highlight=False, soft_wrap=True)
@@ -94,7 +97,7 @@ def served(name: str, access: Access, port: int) -> str:
     host = f"[{access.host}]" if ":" in access.host else access.host
     key = "" if access.api_key is None else "\n  API key     required; the page asks for it once"
     return (
-        f"{name} is served\n  chat page   http://{host}:{port}\n  OpenAI API  http://{host}:{port}/v1{key}\n"
+        f"{visible_line(name)} is served\n  chat page   http://{host}:{port}\n  OpenAI API  http://{host}:{port}/v1{key}\n"
         "Ctrl-C stops it"
     )
 
