@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def engine_client(engine_socket: Path) -> httpx.AsyncClient:
     """A client of the engine that listens on a unix socket; requests have limits of their own."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     transport = httpx.AsyncHTTPTransport(uds=str(engine_socket), limits=limits)
-    return httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=httpx.Timeout(10.0, read=None))
+    # One client serves all users: a cookie that it kept would be sent with everybody's requests.
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    waits = httpx.Timeout(10.0, read=None)
+    return httpx.AsyncClient(transport=transport, base_url="http://engine", timeout=waits, cookies=no_cookies)
 
 
 async def forwarded(client: httpx.AsyncClient, path: str, request: Request, limits: Limits) -> Response:
