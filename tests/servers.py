@@ -33,8 +33,8 @@ def listening() -> Iterator[socket.socket]:
 @contextmanager
 def serving(app: ASGIApp, listener: socket.socket | Path) -> Iterator[None]:
     """The application while this block runs."""
-    place = {"uds": str(listener)} if isinstance(listener, Path) else {}
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, **place))
+    uds = str(listener) if isinstance(listener, Path) else None
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, uds=uds))
     sockets = None if isinstance(listener, Path) else [listener]
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import uvicorn
 from rich.console import Console
 from rich.text import Text
@@ -45,6 +44,9 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # All of its processes are on this machine; by default gloo listens at the address of the machine's name.
+    "VLLM_HOST_IP": "127.0.0.1",
+    **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
 }
 # The server's own secrets, and a key that would lock vLLM for the server itself.
 _NOT_FOR_THE_ENGINE = ("MILL_API_KEY", "VLLM_API_KEY", "PREFECT_API_AUTH_STRING")
@@ -167,6 +169,7 @@ def running_engine(folder: Path, name: str) -> Iterator[Engine]:
     with private_folder() as private:
         log, engine_socket = private / "vllm.log", private / "engine"
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_ENGINE}
+        environment["VLLM_RPC_BASE_PATH"] = str(private)  # its processes talk by sockets that they leave behind
         with log.open("wb") as output:
             process = subprocess.Popen(
                 engine_command(folder, name, engine_socket),
@@ -209,17 +212,24 @@ def wait_until_ready(engine: Engine, timeout: float = START_TIMEOUT_SECONDS) -> 
         ResourceError: it ended instead, or takes too long; the message holds the last lines of its log.
     """
     deadline = time.monotonic() + timeout
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(engine.socket)), timeout=5) as client:
-        while time.monotonic() < deadline:
-            if (code := engine.process.poll()) is not None:
-                raise ResourceError(f"vLLM did not start (exit code {code}); its last lines:\n{last_lines(engine.log)}")
-            try:
-                if client.get("http://engine/health").is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.3)
+    while time.monotonic() < deadline:
+        if (code := engine.process.poll()) is not None:
+            raise ResourceError(f"vLLM did not start (exit code {code}); its last lines:\n{last_lines(engine.log)}")
+        if _is_healthy(engine.socket):
+            return
+        time.sleep(0.3)
     raise ResourceError(f"vLLM did not answer within {timeout:.0f} s; its last lines:\n{last_lines(engine.log)}")
+
+
+def _is_healthy(engine_socket: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:  # httpx leaves its socket open where nobody listens
+        connection.settimeout(5)
+        try:
+            connection.connect(str(engine_socket))
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
 
 
 def serve_page(engine: Engine, page: ASGIApp, listener: socket.socket) -> None:
