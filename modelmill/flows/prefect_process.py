@@ -51,6 +51,8 @@ def main() -> None:
         port = _port_of(options.fd)
         place = {"fd": options.fd, "log_level": "error"}
     else:
+        if options.host != "127.0.0.1" and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+            parser.error(f"--host {options.host} lets others in; set their login: PREFECT_SERVER_API_AUTH_STRING")
         port = options.port
         place = {"host": options.host, "port": port, "log_level": "warning"}
     names = server_names(port, options.allow_host)

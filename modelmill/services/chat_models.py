@@ -152,8 +152,10 @@ class ServedModel:
             body["max_tokens"] = settings.max_tokens
         address = f"{self._url}/v1/chat/completions"
         try:
+            # Not `json=`: what a model or a terminal gave may hold half a character, which only ASCII can carry.
+            text, headers = json.dumps(body), self._headers | {"Content-Type": "application/json"}
             with httpx.stream(
-                "POST", address, json=body, headers=self._headers, timeout=REPLY_TIMEOUT_SECONDS
+                "POST", address, content=text, headers=headers, timeout=REPLY_TIMEOUT_SECONDS
             ) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()

@@ -99,7 +99,7 @@ def test_the_login_is_in_a_private_file_alone(stack: Stack) -> None:
 
 
 def test_prefects_own_client_logs_in(stack: Stack) -> None:
-    settings = {PREFECT_API_URL: stack.api, PREFECT_API_AUTH_STRING: prefect_login(stack.home)}
+    settings: Any = {PREFECT_API_URL: stack.api, PREFECT_API_AUTH_STRING: prefect_login(stack.home)}
     with temporary_settings(settings), get_client(sync_client=True) as client:
         assert client.read_deployment_by_name("line/line").name == "line"
 
