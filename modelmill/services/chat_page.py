@@ -60,14 +60,12 @@ class Access:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the address."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return ipaddress.ip_address(self.host).is_loopback if _is_address(self.host) else self.host == "localhost"
 
     def names(self, port: int) -> tuple[str, ...]:
         """The values of Host that are answered. Addresses are no names that somebody else could point here."""
-        addresses = [] if self.is_local else own_addresses() if self.host in ("0.0.0.0", "::") else [self.host]
+        host = str(ipaddress.ip_address(self.host)) if _is_address(self.host) else self.host
+        addresses = own_addresses() if host in ("0.0.0.0", "::") else [host]
         bracketed = [f"[{address}]" if ":" in address else address for address in addresses]
         return server_names(port, [*bracketed, *self.allowed_hosts])
 

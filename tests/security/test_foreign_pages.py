@@ -98,8 +98,13 @@ def test_the_login_is_in_a_private_file_alone(stack: Stack) -> None:
     assert all(secret not in " ".join(process.cmdline()) for process in with_token(token)), TOKEN
 
 
-def test_prefects_own_client_logs_in(stack: Stack) -> None:
-    settings: Any = {PREFECT_API_URL: stack.api, PREFECT_API_AUTH_STRING: prefect_login(stack.home)}
+def test_a_command_of_the_same_home_finds_the_server_and_the_login(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with prefect_api(stack.home) as api:
+        assert (api.url, api.login) == (stack.api, stack.parts["login"])
+        settings: Any = {PREFECT_API_URL: api.url, PREFECT_API_AUTH_STRING: os.environ["PREFECT_API_AUTH_STRING"]}
     with temporary_settings(settings), get_client(sync_client=True) as client:
         assert client.read_deployment_by_name("line/line").name == "line"
 

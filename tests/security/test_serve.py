@@ -339,6 +339,8 @@ def test_others_are_let_in_with_a_key_alone(access: dict[str, Any]) -> None:
 def test_this_machine_needs_no_key() -> None:
     for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
         assert Access(host).is_local
+    assert "127.0.0.2:8000" in Access("127.0.0.2").names(8000)
+    assert Access("0:0:0:0:0:0:0:1").names(8000) == Access("localhost").names(8000)
     assert "localhost:18000" in Access(allowed_hosts=("localhost:18000",)).names(8000)
 
 
