@@ -167,6 +167,8 @@ def start_stack(console: Console, prefect_port: int, mlflow_port: int, allowed_h
         return
     for name, place in stack.items():
         console.print(f"{name:>12}  {place}", highlight=False, soft_wrap=True)
+    if stack["stack"] == "already running" and allowed_hosts:
+        console.print("--allow-host has no effect on servers that run; `mill down`, then `mill up` again.")
     if "login" in stack:
         console.print("Prefect's page asks for the login once and remembers it in this browser.")
 

@@ -85,8 +85,8 @@ class OriginGuard:
         """Why a request is refused, as a sentence; None if it passes."""
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or hosts[0].lower() not in self._names:
-            known = ", ".join(self._names)
-            return f"This server is not called {_shown(hosts)}. Open it as one of {known}, or add a name: --allow-host."
+            own = " or ".join(self._names[:2])  # the others are nobody's business who guesses names
+            return f"This server is not called {_shown(hosts)}. Open it as {own}, or add a name with --allow-host."
         if not self._origins.issuperset(origin.lower() for origin in origins):
             return f"A page of {_shown(origins)} may not use this server; only its own pages may."
         from_elsewhere = headers.get("sec-fetch-site") in _FROM_ELSEWHERE

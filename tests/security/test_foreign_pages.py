@@ -173,6 +173,12 @@ def test_the_server_that_a_run_starts_for_itself_is_closed_alike(
     assert "PREFECT_API_AUTH_STRING" not in os.environ
 
 
+def test_without_an_address_no_flow_starts_a_server_that_any_page_may_use() -> None:
+    unset: Any = {PREFECT_API_URL: None}
+    with temporary_settings(unset), pytest.raises(ValueError, match="No Prefect API URL provided"):
+        get_client()
+
+
 def test_the_login_of_a_users_own_server_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     for login in ("me:mine", None):
