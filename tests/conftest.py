@@ -1,4 +1,4 @@
-"""What every test shares: quiet libraries, and a pool that runs tasks in this process."""
+"""What every test shares: quiet libraries, one running stack, and a pool that runs tasks in this process."""
 
 import fcntl
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from xdist.scheduler import LoadFileScheduling
 
 from modelmill.flows.environment import prepare_environment
 from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
+from modelmill.services.stack import start_stack, stop_stack
 from modelmill.tasks.journal import Journal
+from tests.flows.tiny import Stack
 from tests.listening import ListeningWatch
 
 _TESTS = Path(__file__).resolve().parent
@@ -38,12 +41,13 @@ _LONGEST = [
     "flows/test_kill.py",
     "flows/test_browser.py",
     "flows/test_deployments.py",
+    "security/test_foreign_pages.py",
     "flows/test_rerun.py",
     "services/test_inference.py",
     "services/test_serving.py",
     "flows/test_line.py",
 ]
-_WITH_STACK = ("flows/test_browser.py", "flows/test_deployments.py")
+_WITH_STACK = ("flows/test_browser.py", "flows/test_deployments.py", "security/test_foreign_pages.py")
 
 
 _WATCH = ListeningWatch()
@@ -99,6 +103,19 @@ def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> None:
             shutil.copyfile(own, made)
     own.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(made, own)
+
+
+@pytest.fixture(scope="session")
+def stack(prefect_database: None) -> Iterator[Stack]:
+    """Prefect, MLflow, Ray and the deployments on free ports, for all tests that need them; it takes a while."""
+    kept = {name: os.environ.pop(name, None) for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    with tempfile.TemporaryDirectory(prefix="mill-stack-") as folder:
+        home = Path(folder)
+        try:
+            yield Stack(home, start_stack(home, prefect_port=0, mlflow_port=0, ray_port=0))
+        finally:
+            stop_stack(home)
+            os.environ.update({name: value for name, value in kept.items() if value is not None})
 
 
 @pytest.fixture

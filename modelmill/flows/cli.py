@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from modelmill.flows.environment import mill_home, prepare_environment
 from modelmill.services.scratch import keep_temporary_files
+from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import MillError
 
 app = typer.Typer(
@@ -25,8 +26,8 @@ app = typer.Typer(
 )
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended, as of a shell's
 
-console = Console()
-errors = Console(stderr=True)
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's name in configs/, or the path of a recipe file.")]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="A recipe; by default the one that ran last.")]
@@ -34,6 +35,10 @@ StageArgument = Annotated[str, typer.Argument(help="The id of a stage of the lin
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Override a setting.")]
 ComputeOption = Annotated[
     str | None, typer.Option("--compute", help="A compute file's name in configs/compute/, or a path.")
+]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[:PORT]", help="Also answer under this name, as through a tunnel; may be repeated."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -46,8 +51,7 @@ def main() -> None:
         keep_temporary_files(mill_home())
         code = app(standalone_mode=False)  # of a typer.Exit or of Ctrl-C, which it does not raise
     except MillError as error:
-        errors.print(f"[bold red]mill:[/] {type(error).__name__}:", end=" ")
-        errors.print(str(error), markup=False, highlight=False)
+        errors.print(Text.assemble(("mill:", "bold red"), f" {type(error).__name__}: {error}"))
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -237,7 +241,9 @@ def look(
 def chat(
     recipe: RecipeOption = None,
     model: Annotated[Path | None, typer.Option(help="A Hugging Face folder; by default the newest release.")] = None,
-    url: Annotated[str | None, typer.Option(help="An OpenAI-compatible server to talk to instead.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server to talk to instead; MILL_API_KEY is its key.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
 ) -> None:
     """Talk to the released model in the terminal."""
@@ -250,25 +256,42 @@ def chat(
 def serve(
     recipe: RecipeOption = None,
     model: Annotated[Path | None, typer.Option(help="A Hugging Face folder; by default the newest release.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs an API key.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the API and the chat page.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MILL_API_KEY",
+            help="Key that clients must send. Set the variable: others can see a command's options.",
+        ),
+    ] = None,
+    allow_host: AllowHostOption = None,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Longest body of a request.")] = 1.0,
+    max_replies: Annotated[int, typer.Option(min=1, help="Most replies of a request: n (or best_of) a prompt.")] = 16,
+    timeout: Annotated[float, typer.Option(min=1, help="Most seconds that a request may take.")] = 600.0,
 ) -> None:
     """Serve the released model: an OpenAI-compatible API and a chat page."""
     from modelmill.flows import commands
+    from modelmill.services.chat_page import Access
+    from modelmill.services.engine_proxy import Limits
 
-    commands.start_server(recipe, model, host, port)
+    access = Access(host, api_key, tuple(allow_host or ()))
+    commands.start_server(recipe, model, port, access, Limits(max_body_mb, max_replies, timeout))
 
 
 @app.command()
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's server.")] = 5000,
+    allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start Prefect, MLflow, Ray and the deployments on this machine."""
     from modelmill.flows import commands
 
-    commands.start_stack(console, prefect_port, mlflow_port, as_json)
+    commands.start_stack(console, prefect_port, mlflow_port, allow_host or [], as_json)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What the `mill` commands that run something do: recipe, store and services → a run, a server, a page."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -9,7 +10,12 @@ from modelmill.flows.inspection import current_line, print_json, stage_views
 from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, load_line, load_recipe
 from modelmill.services.store import Store, read_line
+from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import InputError, RecipeError
+
+if TYPE_CHECKING:
+    from modelmill.services.chat_page import Access
+    from modelmill.services.engine_proxy import Limits
 
 
 def run_and_report(
@@ -41,7 +47,7 @@ def run_and_report(
         force=force,
         compute=compute,
     )
-    quiet = Console(stderr=True) if as_json else console
+    quiet = PlainConsole(stderr=True) if as_json else console
     with ConsoleObserver(quiet) as observer:
         outcome = reuse_finished_line(request, line, [observer]) or run_line_flow(request, [observer], line)
     if as_json:
@@ -144,23 +150,27 @@ def start_chat(recipe: str | None, model: Path | None, url: str | None, system: 
     chat(None if url else model or release_folder(recipe), url=url, system=system)
 
 
-def start_server(recipe: str | None, model: Path | None, host: str, port: int) -> None:
+def start_server(recipe: str | None, model: Path | None, port: int, access: "Access", limits: "Limits") -> None:
     """Serve until interrupted."""
     from modelmill.services.serving import serve
 
-    serve(model or release_folder(recipe), host=host, port=port)
+    serve(model or release_folder(recipe), port, access, limits)
 
 
-def start_stack(console: Console, prefect_port: int, mlflow_port: int, as_json: bool) -> None:
+def start_stack(console: Console, prefect_port: int, mlflow_port: int, allowed_hosts: list[str], as_json: bool) -> None:
     """Start the servers and say where they are."""
     from modelmill.services.stack import start_stack as start
 
-    stack = start(mill_home(), prefect_port=prefect_port, mlflow_port=mlflow_port)
+    stack = start(mill_home(), prefect_port=prefect_port, mlflow_port=mlflow_port, allowed_hosts=allowed_hosts)
     if as_json:
         print_json(console, stack)
         return
     for name, place in stack.items():
         console.print(f"{name:>12}  {place}", highlight=False, soft_wrap=True)
+    if stack["stack"] == "already running" and allowed_hosts:
+        console.print("--allow-host has no effect on servers that run; `mill down`, then `mill up` again.")
+    if "login" in stack:
+        console.print("Prefect's page asks for the login once and remembers it in this browser.")
 
 
 def stop_stack(console: Console) -> None:

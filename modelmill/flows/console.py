@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from modelmill.flows.plan import PlanEntry
 from modelmill.flows.runner import StageStarted
@@ -22,9 +22,9 @@ class ConsoleObserver:
         self._console = console
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -40,14 +40,13 @@ class ConsoleObserver:
 
     def stage_started(self, event: StageStarted) -> None:
         self._drop_bar()
-        self._console.print(
-            f"[bold]{event.id}[/] {coloured(event.status)} because {shortened(event.why)}", highlight=False
-        )
+        because = f" because {shortened(event.why)}"
+        self._console.print(Text.assemble((event.id, "bold"), " ", coloured(event.status), because))
         self._task = self._progress.add_task(event.id, total=None, detail="")
 
     def stage_event(self, stage_id: str, event: dict[str, Any]) -> None:
         if event["kind"] == "note":
-            self._console.print(f"  [yellow]{stage_id}:[/] {event['text']}", highlight=False)
+            self._console.print(Text.assemble((f"  {stage_id}:", "yellow"), f" {event['text']}"))
         elif self._task is not None and event["kind"] == "progress":
             detail = f"{event['done']:,.0f} of {event['total']:,.0f} {event['unit']}"
             self._progress.update(
@@ -64,22 +63,20 @@ class ConsoleObserver:
         self._drop_bar()
         counts = manifest["counts"]
         what = f"{counts['in']:,} → {counts['out']:,} {counts['unit']}"
-        word = coloured("reuse") if reused else "[green]done[/]"
-        self._console.print(
-            f"  {word} {stage_id}: {what}, {manifest['seconds']:.1f} s, artifact {manifest['digest'][:12]}",
-            highlight=False,
-        )
+        word = coloured("reuse") if reused else Text("done", "green")
+        facts = f" {stage_id}: {what}, {manifest['seconds']:.1f} s, artifact {manifest['digest'][:12]}"
+        self._console.print(Text.assemble("  ", word, facts))
         for waiver in manifest["waivers"]:
-            self._console.print(f"  [yellow]waived:[/] {waiver}", highlight=False)
+            self._console.print(Text.assemble(("  waived:", "yellow"), f" {waiver}"))
 
     def stage_failed(self, stage_id: str, error: BaseException) -> None:
         self._drop_bar()
         if isinstance(error, KeyboardInterrupt):
-            self._console.print(f"  [yellow]stopped[/] in {stage_id}")
+            self._console.print(Text.assemble(("  stopped", "yellow"), f" in {stage_id}"))
         else:
             # A user's mistake is said once, at the end; what nobody foresaw may be tried again, so it is said here.
             reason = "" if isinstance(error, MillError) else f": {type(error).__name__}: {error}"
-            self._console.print(f"  [red]failed[/] {stage_id}{escape(reason[:500])}", highlight=False)
+            self._console.print(Text.assemble(("  failed", "red"), f" {stage_id}{reason[:500]}"))
 
     def _drop_bar(self) -> None:
         if self._task is not None:
@@ -87,9 +84,9 @@ class ConsoleObserver:
             self._task = None
 
 
-def coloured(status: str) -> str:
-    """A status as rich markup."""
-    return f"[{_COLOURS.get(status, 'white')}]{status}[/]"
+def coloured(status: str) -> Text:
+    """A status in its colour."""
+    return Text(status, _COLOURS.get(status, "white"))
 
 
 def shortened(why: tuple[str, ...], limit: int = 3) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from modelmill.flows.recipe import load_layout
 from modelmill.tasks.errors import InputError
@@ -49,7 +50,7 @@ def dry_run(console: Console, name: str, output: Path | None) -> None:
 
 def _print(console: Console, file: "LayoutFile", found: "Estimate") -> None:
     sizes = " · ".join(f"{name} {size}" for name, size in file.layout.sizes.items() if size > 1)
-    console.print(f"[bold]{file.model}[/], {found.num_parameters / 1e9:,.1f} billion parameters", highlight=False)
+    console.print(Text.assemble((file.model, "bold"), f", {found.num_parameters / 1e9:,.1f} billion parameters"))
     console.print(file.description, highlight=False)
     console.print(
         f"{found.num_processes:,} processes: {sizes}. A step of {file.batch_tokens:,} tokens in rows of "
@@ -117,7 +118,7 @@ def _speed(speed: "Speed") -> str:
     return f"{speed.seconds:.2f} s, {speed.tflops:.0f} TFLOP/s each, MFU {speed.mfu:.1%}"
 
 
-def _verdict(file: "LayoutFile", found: "Estimate") -> str:
+def _verdict(file: "LayoutFile", found: "Estimate") -> Text:
     fitting = [
         kind
         for kind in _CHECKPOINTING
@@ -125,9 +126,9 @@ def _verdict(file: "LayoutFile", found: "Estimate") -> str:
     ]
     limit = f"{file.hardware.memory_gb:g} GB with checkpointing {file.checkpointing}"
     if file.checkpointing in fitting:
-        return f"[green]It fits[/] {limit}."
+        return Text.assemble(("It fits", "green"), f" {limit}.")
     instead = f"with {', '.join(fitting)} it would" if fitting else "with no kind of checkpointing it does"
-    return f"[bold red]It does not fit[/] {limit}; {instead}."
+    return Text.assemble(("It does not fit", "bold red"), f" {limit}; {instead}.")
 
 
 def _table(title: str, columns: list[str]) -> Table:
@@ -142,5 +143,5 @@ def _gigabytes(size: Any) -> str:
     return f"{size / 1e9:,.1f}"
 
 
-def _fitting(size: int, limit: float) -> str:
-    return _gigabytes(size) if size <= limit * 1e9 else f"[red]{_gigabytes(size)}[/]"
+def _fitting(size: int, limit: float) -> Text:
+    return Text(_gigabytes(size), "" if size <= limit * 1e9 else "red")

@@ -14,6 +14,8 @@ _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # A flow without an address of Prefect's API would start a server that obeys any web page.
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     # What a person should read is the line's own progress, not the libraries' start-up chatter.
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 
 from modelmill.flows.console import coloured, plan_table, shortened, stage_table
 from modelmill.flows.environment import mill_home
@@ -50,7 +51,7 @@ def show_plan(
         totals = {"seconds": seconds, "cost": cost, "without_estimate": unknown}
         print_json(console, {"recipe": line.name, "stages": [entry.as_dict() for entry in entries], "estimate": totals})
         return
-    console.print(f"[bold]{line.name}[/] {line.description}".strip(), highlight=False)
+    console.print(Text.assemble((line.name, "bold"), f" {line.description}".rstrip()))
     console.print(plan_table(entries))
     console.print(_estimate_sentence(entries, seconds, cost, unknown), highlight=False)
 
@@ -88,7 +89,8 @@ def show_stages(console: Console, stage: str | None, recipe: str | None, as_json
         print_json(console, {"recipe": record["name"], "stages": views, "links": record.get("links", {})})
         return
     if stage is None:
-        console.print(f"[bold]{record['name']}[/], newest run {time.strftime('%F %T', time.localtime(record['time']))}")
+        newest = time.strftime("%F %T", time.localtime(record["time"]))
+        console.print(Text.assemble((record["name"], "bold"), f", newest run {newest}"))
         console.print(stage_table(views))
         return
     _print_stage(console, views[0])
@@ -102,11 +104,10 @@ def _view_of(views: list[dict[str, Any]], stage: str, name: str) -> dict[str, An
 
 
 def _print_stage(console: Console, view: dict[str, Any]) -> None:
-    console.print(
-        f"[bold]{view['id']}[/] {coloured(view['status'])}: {shortened(tuple(view['why']), 9)}", highlight=False
-    )
+    why = f": {shortened(tuple(view['why']), 9)}"
+    console.print(Text.assemble((view["id"], "bold"), " ", coloured(view["status"]), why))
     if view.get("error"):
-        console.print(f"[red]{view['error']}[/]", highlight=False)
+        console.print(Text(view["error"], "red"))
     manifest = Store(mill_home()).find(view["stage"], view["key"]) if view["key"] else None
     if manifest is None:
         return
@@ -122,10 +123,10 @@ def _print_stage(console: Console, view: dict[str, Any]) -> None:
     for name, value in sorted(manifest["metrics"].items()):
         table.add_row(name, f"{value:,.4g}")
     for waiver in manifest["waivers"]:
-        table.add_row("[yellow]waived[/]", waiver)
+        table.add_row(Text("waived", "yellow"), waiver)
     console.print(table)
     if manifest["summary"]:
-        console.print(Markdown(manifest["summary"]))
+        console.print(Markdown(manifest["summary"], hyperlinks=False))
 
 
 def show_why(console: Console, stage: str, recipe: str | None, overrides: list[str], as_json: bool) -> None:
@@ -136,7 +137,7 @@ def show_why(console: Console, stage: str, recipe: str | None, overrides: list[s
     if as_json:
         print_json(console, entry.as_dict())
         return
-    console.print(f"[bold]{stage}[/]: {coloured(entry.status)}", highlight=False)
+    console.print(Text.assemble((stage, "bold"), ": ", coloured(entry.status)))
     for reason in entry.why:
         console.print(f"  {reason}", highlight=False, markup=False)
 

@@ -1,20 +1,25 @@
-"""A listening socket, or a port → Prefect's server in this process; writers of its SQLite database take turns."""
+"""A listening socket, or a port → Prefect's server in this process, for its own pages and programs only.
+
+Writers of its SQLite database take turns.
+"""
 
 import argparse
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 import uvicorn
+from prefect.server.api.server import create_app
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-APP = "prefect.server.api.server:create_app"
+from modelmill.services.origin_guard import OriginGuard, server_names
 
 
 class QueuedSqlite(AioSqliteConfiguration):
@@ -33,19 +38,31 @@ class QueuedSqlite(AioSqliteConfiguration):
 
 
 def main() -> None:
-    """`--fd N` serves a socket that the parent listens on, and ends with the parent; `--port N` serves loopback."""
+    """`--fd N` serves a socket that the parent listens on, and ends with the parent; `--port N` serves a port."""
     parser = argparse.ArgumentParser()
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--fd", type=int)
     where.add_argument("--port", type=int)
+    parser.add_argument("--host", default="127.0.0.1", help="the address of --port")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a further name")
     options = parser.parse_args()
     if options.fd is not None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
+        port = _port_of(options.fd)
         place = {"fd": options.fd, "log_level": "error"}
     else:
-        place = {"host": "127.0.0.1", "port": options.port, "log_level": "warning"}
+        if options.host != "127.0.0.1" and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+            parser.error(f"--host {options.host} lets others in; set their login: PREFECT_SERVER_API_AUTH_STRING")
+        port = options.port
+        place = {"host": options.host, "port": port, "log_level": "warning"}
+    names = server_names(port, options.allow_host)
     with _queued_database():
-        uvicorn.run(APP, factory=True, **place)
+        uvicorn.run(OriginGuard(create_app(), names), **place)
+
+
+def _port_of(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def _queued_database() -> AbstractContextManager[None]:

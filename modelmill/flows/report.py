@@ -4,27 +4,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from modelmill.flows import expert_plots, plots, report_data
+from modelmill.flows.html_page import write_page
 from modelmill.flows.report_data import StageView
 from modelmill.tasks.evaluate.scorecard import main_header, main_row
 from modelmill.tasks.extend.report import gate_rows, needle_figure, ruler_rows
-from modelmill.tasks.files import atomic_path, read_json
+from modelmill.tasks.files import read_json
 
 __all__ = ["StageView", "write_report"]
 
 
 def write_report(stages: list[StageView], path: Path, record: dict[str, Any]) -> Path:
     """Write the page. `record` is what the store remembers of the run; sections without an artifact are left out."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("modelmill.flows"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["number"] = lambda value: f"{value:,.0f}"
-    page = environment.get_template("report.html").render(**page_values(stages, record))
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    return write_page("report.html", path, **page_values(stages, record))
 
 
 def page_values(stages: list[StageView], record: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from modelmill.services.chat_models import ChatModel, ChatSettings, Message, open_chat_model
+from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import InputError, ResourceError
+from modelmill.tasks.text.visible import visible, visible_line
 
 _EXAMPLES = 4
 HELP = "/reset forgets the conversation, /exit (or Ctrl-D) ends it, Ctrl-C stops a reply"
@@ -36,13 +38,13 @@ def chat(
     settings = ChatSettings(system, temperature, max_tokens)
     source = source or sys.stdin
     assert source is not None
-    console = console or Console()
+    console = console or PlainConsole()
     if source.isatty():
         with console.status("loading the model"):
             chat_model = open_chat_model(model, url)
-        console.print(Text(f"{chat_model.name}  ·  {HELP}", style="dim"))
+        console.print(Text(f"{visible_line(chat_model.name)}  ·  {HELP}", style="dim"))
         for number, question in enumerate(chat_model.examples[:_EXAMPLES]):
-            console.print(Text(f"{'for example' if number == 0 else '':13}{question}", style="dim"))
+            console.print(Text(f"{'for example' if number == 0 else '':13}{visible_line(question)}", style="dim"))
         converse(chat_model, settings, console)
     else:
         message = source.read().strip()
@@ -81,7 +83,7 @@ def take_turn(model: ChatModel, messages: list[Message], settings: ChatSettings,
     try:
         return [*messages, {"role": "assistant", "content": answer(model, messages, settings, console)}]
     except (InputError, ResourceError) as error:
-        console.print(Text(str(error), style="red"))
+        console.print(Text(visible(str(error)), style="red"))
         return messages[:-1]
 
 
@@ -92,7 +94,7 @@ def answer(model: ChatModel, messages: list[Message], settings: ChatSettings, co
     try:
         for piece in reply:
             pieces.append(piece)
-            console.out(piece, end="", highlight=False)
+            console.out(visible(piece), end="", highlight=False)
     except KeyboardInterrupt:
         console.print(Text(" (stopped)", style="dim"), end="")
     finally:

@@ -1,6 +1,7 @@
 """A model folder in this process, or an OpenAI-compatible server → pieces of the assistant's next message."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -120,10 +121,12 @@ class TooLongError(InputError):
 
 
 class ServedModel:
-    """A model behind an OpenAI-compatible server such as the one that `mill serve` starts."""
+    """A model behind an OpenAI-compatible server such as the one that `mill serve` starts; MILL_API_KEY is its key."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
+        key = os.environ.get("MILL_API_KEY")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.name = self._first_model()
         self.examples: list[str] = []
 
@@ -149,7 +152,11 @@ class ServedModel:
             body["max_tokens"] = settings.max_tokens
         address = f"{self._url}/v1/chat/completions"
         try:
-            with httpx.stream("POST", address, json=body, timeout=REPLY_TIMEOUT_SECONDS) as response:
+            # Not `json=`: what a model or a terminal gave may hold half a character, which only ASCII can carry.
+            text, headers = json.dumps(body), self._headers | {"Content-Type": "application/json"}
+            with httpx.stream(
+                "POST", address, content=text, headers=headers, timeout=REPLY_TIMEOUT_SECONDS
+            ) as response:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     kind = TooLongError if "context length" in response.text else InputError
@@ -160,11 +167,17 @@ class ServedModel:
 
     def _first_model(self) -> str:
         try:
-            response = httpx.get(f"{self._url}/v1/models", timeout=10)
-            return response.raise_for_status().json()["data"][0]["id"]
+            response = httpx.get(f"{self._url}/v1/models", headers=self._headers, timeout=10)
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                given = "the key in MILL_API_KEY is not its key" if self._headers else "set MILL_API_KEY to its key"
+                raise InputError(f"{self._url} asks for an API key; {given}")
+            name = response.raise_for_status().json()["data"][0]["id"]
+            if not isinstance(name, str):
+                raise ValueError(f"a model's id is {name!r}")
+            return name
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
-        except (httpx.HTTPStatusError, ValueError, LookupError) as error:
+        except (httpx.HTTPStatusError, ValueError, LookupError, TypeError) as error:
             raise InputError(
                 f"{self._url}/v1/models did not list a model ({error}); expected the address of an OpenAI-compatible "
                 "server, such as http://127.0.0.1:8000"
@@ -178,22 +191,33 @@ class ServedModel:
 
 
 def streamed_pieces(lines: Iterator[str]) -> Iterator[str]:
-    """The text pieces of an OpenAI event stream (`data: {...}` lines up to `data: [DONE]`)."""
+    """The text pieces of an OpenAI event stream (`data: {...}` lines up to `data: [DONE]`).
+
+    Raises:
+        ResourceError: the server stopped the reply, or sent something else.
+    """
     for line in lines:
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:") or data == "[DONE]":
             continue
-        event = json.loads(data)
-        if "error" in event:
-            raise ResourceError(f"the server stopped the reply: {event['error'].get('message', event['error'])}")
-        for choice in event["choices"]:
-            yield choice["delta"].get("content") or ""
+        try:
+            event = json.loads(data)
+            error = event.get("error")
+            pieces = [] if error else [choice["delta"].get("content") or "" for choice in event["choices"]]
+            "".join(pieces)  # only strings
+        except (ValueError, LookupError, TypeError, AttributeError) as trouble:
+            raise ResourceError(
+                f"the server sent {data[:200]!r} in its reply; expected an event of OpenAI's chat completions"
+            ) from trouble
+        if error:
+            raise ResourceError(f"the server stopped the reply: {error_text(data)}")
+        yield from pieces
 
 
 def error_text(body: str) -> str:
     """The message of an OpenAI error body, or the beginning of any other body."""
     try:
-        return json.loads(body)["error"]["message"]
+        return str(json.loads(body)["error"]["message"])[:1000]
     except (ValueError, LookupError, TypeError):
         return body[:300]
 

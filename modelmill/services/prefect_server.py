@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from modelmill.services.prefect_login import prefect_login
 from modelmill.services.stack import stack_environment
 from modelmill.tasks.errors import ResourceError
 
@@ -34,9 +35,11 @@ _SERVER_SETTINGS = {
 
 @dataclass(frozen=True)
 class PrefectApi:
-    """Where Prefect's API is. `server` is the process behind it, if that belongs to this command, and its log."""
+    """Where Prefect's API is, and the login that it asks for, if any. `server` is the process behind it and its log, if
+    that belongs to this command."""
 
     url: str
+    login: str | None = None
     server: tuple[subprocess.Popen[bytes], Path] | None = None
 
     @property
@@ -50,27 +53,30 @@ _ENTERED: ContextVar[PrefectApi | None] = ContextVar("prefect_api", default=None
 
 @contextlib.contextmanager
 def prefect_api(home: Path) -> Iterator[PrefectApi]:
-    """Yield a Prefect API, and set PREFECT_API_URL to it meanwhile; entered again inside, it is the same.
+    """Yield a Prefect API, and set what its clients read from the environment; entered again inside, it is the same.
 
     Entering costs nothing, so a command enters it before its own heavy imports; `wait_until_healthy` does the waiting.
     """
     with contextlib.ExitStack() as stack:
         api = _ENTERED.get() or _known_api(home) or stack.enter_context(_own_server(home))
         stack.callback(_ENTERED.reset, _ENTERED.set(api))
-        stack.callback(_restore, os.environ.get("PREFECT_API_URL"))
-        os.environ["PREFECT_API_URL"] = api.url
+        for name, value in (("PREFECT_API_URL", api.url), ("PREFECT_API_AUTH_STRING", api.login)):
+            stack.callback(_set, name, os.environ.get(name))
+            _set(name, value)
         yield api
 
 
 def _known_api(home: Path) -> PrefectApi | None:
-    url = os.environ.get("PREFECT_API_URL") or stack_environment(home).get("PREFECT_API_URL")
-    return PrefectApi(url) if url else None
+    if url := os.environ.get("PREFECT_API_URL"):
+        return PrefectApi(url, os.environ.get("PREFECT_API_AUTH_STRING"))
+    url = stack_environment(home).get("PREFECT_API_URL")
+    return PrefectApi(url, prefect_login(home)) if url else None
 
 
-def _restore(url: str | None) -> None:
-    os.environ.pop("PREFECT_API_URL", None)
-    if url is not None:
-        os.environ["PREFECT_API_URL"] = url
+def _set(name: str, value: str | None) -> None:
+    os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
 
 
 def wait_until_healthy(api: PrefectApi) -> None:
@@ -100,13 +106,14 @@ def wait_until_healthy(api: PrefectApi) -> None:
 def _own_server(home: Path) -> Iterator[PrefectApi]:
     log = home / "prefect" / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    login = prefect_login(home)
     with socket.socket() as listening, log.open("w") as output:
         # Listening here rather than in the server: no other process can take the port in between.
         listening.bind(("127.0.0.1", 0))
         listening.listen(128)
         process = subprocess.Popen(
             [sys.executable, "-m", "modelmill.flows.prefect_process", "--fd", str(listening.fileno())],
-            env=os.environ | _SERVER_SETTINGS,
+            env=os.environ | _SERVER_SETTINGS | {"PREFECT_SERVER_API_AUTH_STRING": login},
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
@@ -115,7 +122,7 @@ def _own_server(home: Path) -> Iterator[PrefectApi]:
         )
         port = listening.getsockname()[1]
     try:
-        yield PrefectApi(f"http://127.0.0.1:{port}/api", (process, log))
+        yield PrefectApi(f"http://127.0.0.1:{port}/api", login, (process, log))
     finally:
         assert process.stdin is not None
         process.stdin.close()

@@ -1,4 +1,7 @@
-"""A model folder → vLLM's OpenAI-compatible server with a chat page on the same address, until it is told to stop."""
+"""A model folder → vLLM behind an OpenAI-compatible API and a chat page on one address, until it is told to stop.
+
+vLLM itself listens on a unix socket in a folder of this user alone: of its some forty routes few are for others.
+"""
 
 import importlib.metadata
 import os
@@ -14,16 +17,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import uvicorn
 from rich.console import Console
-from starlette.applications import Starlette
+from rich.text import Text
+from starlette.types import ASGIApp
 
-from modelmill.services.chat_page import chat_app
+from modelmill.services.chat_page import Access, chat_app
+from modelmill.services.engine_proxy import Limits
 from modelmill.services.model_folder import example_questions, find_model_folder, model_name
+from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import ResourceError
 from modelmill.tasks.files import read_json
 from modelmill.tasks.lm.vllm_names import vllm_arguments
+from modelmill.tasks.text.visible import visible_line
 
 # A first start on a busy machine compiles and imports for minutes; later ones take half a minute.
 START_TIMEOUT_SECONDS = 900.0
@@ -38,41 +44,64 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # All of its processes are on this machine; by default gloo listens at the address of the machine's name.
+    "VLLM_HOST_IP": "127.0.0.1",
+    **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
 }
+# The server's own secrets, and a key that would lock vLLM for the server itself.
+_NOT_FOR_THE_ENGINE = ("MILL_API_KEY", "VLLM_API_KEY", "PREFECT_API_AUTH_STRING")
+_SOCKET_PATH_BYTES = 107
 # Whatever vLLM hands to `torch.compile` would take a C++ compiler, which not every machine has.
 _ON_CPU = {"TORCHDYNAMO_DISABLE": "1"}
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A running vLLM server: its process (the leader of a process group), address and log."""
+    """A running vLLM server: its process (the leader of a process group), unix socket and log."""
 
     process: subprocess.Popen[bytes]
-    url: str
+    socket: Path
     log: Path
 
 
 def serve(
-    model: Path, host: str = "127.0.0.1", port: int = 8000, *, name: str | None = None, console: Console | None = None
+    model: Path,
+    port: int = 8000,
+    access: Access | None = None,
+    limits: Limits | None = None,
+    *,
+    name: str | None = None,
+    console: Console | None = None,
 ) -> None:
-    """Serve a model folder (or an artifact that holds one) until Ctrl-C or SIGTERM.
+    """Serve a model folder (or an artifact that holds one) until Ctrl-C or SIGTERM; by default to this machine alone.
 
     Raises:
         InputError: no such model.
         ResourceError: the port is in use, vLLM is not installed, does not start, or dies.
     """
-    console = console or Console()
+    console, access = console or PlainConsole(), access or Access()
     folder = find_model_folder(model)
     name = name or model_name(folder)
     require_vllm()
-    with listening_socket(host, port) as listener, stopped_by_signal(), running_engine(folder, name) as engine:
-        with console.status(f"starting vLLM with {name} (half a minute; log: {engine.log})"):
+    with listening_socket(access.host, port) as listener, stopped_by_signal(), running_engine(folder, name) as engine:
+        with console.status(Text(f"starting vLLM with {visible_line(name)} (half a minute; log: {engine.log})")):
             wait_until_ready(engine)
-        address = f"http://{host}:{listener.getsockname()[1]}"
-        console.print(f"{name} is served\n  chat page   {address}\n  OpenAI API  {address}/v1\nCtrl-C stops it")
-        serve_page(engine, chat_app(engine.url, name, example_questions(folder)), listener)
+        port = listener.getsockname()[1]
+        console.print(served(name, access, port), markup=False, highlight=False, soft_wrap=True)
+        names, examples = access.names(port), example_questions(folder)
+        serve_page(engine, chat_app(engine.socket, names, examples, access, limits or Limits()), listener)
         if engine.process.poll() is not None:
             raise ResourceError(f"vLLM ended while it served {name}; its last lines:\n{last_lines(engine.log)}")
+
+
+def served(name: str, access: Access, port: int) -> str:
+    """What a person who started the server reads."""
+    host = f"[{access.host}]" if ":" in access.host else access.host
+    key = "" if access.api_key is None else "\n  API key     required; the page asks for it once"
+    return (
+        f"{visible_line(name)} is served\n  chat page   http://{host}:{port}\n  OpenAI API  http://{host}:{port}/v1{key}\n"
+        "Ctrl-C stops it"
+    )
 
 
 def require_vllm() -> str:
@@ -133,43 +162,47 @@ def stopped_by_signal() -> Iterator[None]:
 
 @contextmanager
 def running_engine(folder: Path, name: str) -> Iterator[Engine]:
-    """vLLM's server on a free loopback port, in a process group that ends with this block.
+    """vLLM's server on a unix socket of this user's, in a process group that ends with this block.
 
     Its log is kept only while it runs: what matters of it is part of the errors.
     """
-    with tempfile.TemporaryDirectory(prefix="mill-serve-") as temporary:
-        log = Path(temporary) / "vllm.log"
-        port = free_port()
+    with private_folder() as private:
+        log, engine_socket = private / "vllm.log", private / "engine"
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_THE_ENGINE}
+        environment["VLLM_RPC_BASE_PATH"] = str(private)  # its processes talk by sockets that they leave behind
         with log.open("wb") as output:
             process = subprocess.Popen(
-                engine_command(folder, name, port),
-                env=_DEFAULTS | os.environ | _ENVIRONMENT | (_ON_CPU if require_vllm() == "cpu" else {}),
+                engine_command(folder, name, engine_socket),
+                env=_DEFAULTS | environment | _ENVIRONMENT | (_ON_CPU if require_vllm() == "cpu" else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         try:
-            yield Engine(process, f"http://127.0.0.1:{port}", log)
+            yield Engine(process, engine_socket, log)
         finally:
             stop_group(process)
 
 
-def engine_command(folder: Path, name: str, port: int) -> list[str]:
-    """vLLM's own server for this model on a loopback port."""
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A temporary folder that only this user enters, with a path that leaves room for a socket's name."""
+    parent = tempfile.gettempdir()
+    if len(os.fsencode(parent)) > _SOCKET_PATH_BYTES - 40:
+        parent = "/tmp"
+    with tempfile.TemporaryDirectory(prefix="mill-serve-", dir=parent) as folder:
+        yield Path(folder)
+
+
+def engine_command(folder: Path, name: str, engine_socket: Path) -> list[str]:
+    """vLLM's own server for this model on a unix socket."""
     command = [sys.executable, "-m", "modelmill.services.vllm_server"]
-    command += ["--model", str(folder), "--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--model", str(folder), "--served-model-name", name, "--uds", str(engine_socket)]
     if require_vllm() == "cpu":
         # Compiling costs more than it gains here, and bfloat16 is slower than float32 without AMX.
         command += ["--dtype", "float32", "--enforce-eager", "--distributed-executor-backend", "uni"]
     return command + vllm_arguments(read_json(folder / "config.json"))
-
-
-def free_port() -> int:
-    """A loopback port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_until_ready(engine: Engine, timeout: float = START_TIMEOUT_SECONDS) -> None:
@@ -182,18 +215,26 @@ def wait_until_ready(engine: Engine, timeout: float = START_TIMEOUT_SECONDS) -> 
     while time.monotonic() < deadline:
         if (code := engine.process.poll()) is not None:
             raise ResourceError(f"vLLM did not start (exit code {code}); its last lines:\n{last_lines(engine.log)}")
-        try:
-            if httpx.get(f"{engine.url}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
+        if _is_healthy(engine.socket):
+            return
         time.sleep(0.3)
     raise ResourceError(f"vLLM did not answer within {timeout:.0f} s; its last lines:\n{last_lines(engine.log)}")
 
 
-def serve_page(engine: Engine, page: Starlette, listener: socket.socket) -> None:
+def _is_healthy(engine_socket: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:  # httpx leaves its socket open where nobody listens
+        connection.settimeout(5)
+        try:
+            connection.connect(str(engine_socket))
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+
+def serve_page(engine: Engine, page: ASGIApp, listener: socket.socket) -> None:
     """Serve the chat page and the API until a signal, or until the engine dies."""
-    config = uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=3, server_header=False)
     server = uvicorn.Server(config)
 
     def watch() -> None:

@@ -10,13 +10,15 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from modelmill.services.origin_guard import server_names
+from modelmill.services.prefect_login import login_headers, prefect_login
 from modelmill.services.processes import (
     Service,
     end_all,
@@ -51,12 +53,17 @@ def start_stack(
     prefect_port: int = 4200,
     mlflow_port: int = 5000,
     ray_port: int = 6379,
+    allowed_hosts: Sequence[str] = (),
 ) -> dict[str, str]:
     """Start what does not run yet, wait until all of it answers, and return name → address (port 0: any free one).
 
+    `allowed_hosts` are names besides those of loopback by which browsers reach Prefect's and MLflow's pages.
+
     Raises:
+        InputError: one of `allowed_hosts` is no host name.
         ResourceError: a port is in use, or a part did not start; nothing that this call started is left running.
     """
+    server_names(prefect_port, allowed_hosts)
     folder = home / "stack"
     with locked(folder / "lock"):
         running = {service.name: service for service in _remembered(home) if service.is_running()}
@@ -65,7 +72,7 @@ def start_stack(
         _end(home)
         token = secrets.token_hex(16)
         try:
-            _start_all(home, token, prefect_port, mlflow_port, ray_port)
+            _start_all(home, token, prefect_port, mlflow_port, ray_port, allowed_hosts)
         except BaseException:
             end_all(token)
             _forget(home)
@@ -87,13 +94,16 @@ def stack_environment(home: Path) -> dict[str, str]:
     return dict(read_json(record)["environment"]) if record.exists() else {}
 
 
-def _start_all(home: Path, token: str, prefect_port: int, mlflow_port: int, ray_port: int) -> None:
+def _start_all(
+    home: Path, token: str, prefect_port: int, mlflow_port: int, ray_port: int, allowed_hosts: Sequence[str]
+) -> None:
     """Start the servers side by side, then the deployments, which need them."""
     parts = []
+    names = [argument for name in allowed_hosts for argument in ("--allow-host", name)]
     if "PREFECT_API_URL" not in os.environ:
-        parts.append(_prefect(_checked_port(prefect_port, "Prefect's server", "--prefect-port")))
+        parts.append(_prefect(home, _checked_port(prefect_port, "Prefect's server", "--prefect-port"), names))
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        parts.append(_mlflow(home, _checked_port(mlflow_port, "MLflow's server", "--mlflow-port")))
+        parts.append(_mlflow(home, _checked_port(mlflow_port, "MLflow's server", "--mlflow-port"), names))
     if "RAY_ADDRESS" not in os.environ:
         parts.append(_ray(home, _checked_port(ray_port, "the Ray head", "--ray-port")))
     environment = {name: value for part in parts for name, value in part.found_by.items()}
@@ -104,7 +114,7 @@ def _start_all(home: Path, token: str, prefect_port: int, mlflow_port: int, ray_
             _remember(home, token, services, environment)
         for part, service in zip(parts, services, strict=True):
             wait_until(service, part.is_healthy, START_SECONDS)
-    deployments = _deployments(environment.get("PREFECT_API_URL") or os.environ["PREFECT_API_URL"])
+    deployments = _deployments(home, environment.get("PREFECT_API_URL"))
     services.append(_start(home, token, deployments, environment))
     _remember(home, token, services, environment)
     wait_until(services[-1], deployments.is_healthy, START_SECONDS)
@@ -124,18 +134,21 @@ def _checked_port(port: int, what: str, option: str) -> int:
     return port
 
 
-def _prefect(port: int) -> _Part:
+def _prefect(home: Path, port: int, names: list[str]) -> _Part:
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "modelmill.flows.prefect_process", "--port", str(port)]
-    # Its pages ask there for their data.
-    environment = {"PREFECT_UI_API_URL": f"{url}/api", "PREFECT__SERVER_FINAL": "1"}
+    command = [sys.executable, "-m", "modelmill.flows.prefect_process", "--port", str(port), *names]
+    environment = {
+        "PREFECT_UI_API_URL": "/api",  # of the page's own origin, under whichever name it was opened
+        "PREFECT__SERVER_FINAL": "1",
+        "PREFECT_SERVER_API_AUTH_STRING": prefect_login(home),
+    }
     found_by = {"PREFECT_API_URL": f"{url}/api"}
     return _Part("prefect", command, url, lambda: _answers(f"{url}/api/health"), environment, found_by)
 
 
-def _mlflow(home: Path, port: int) -> _Part:
+def _mlflow(home: Path, port: int, names: list[str]) -> _Part:
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "modelmill.services.mlflow_process", "--port", str(port), *names]
     command += ["--backend-store-uri", mlflow_database(home), "--default-artifact-root", mlflow_artifacts(home)]
     # Its job runner (for GenAI evaluation) would add three idle processes.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -173,20 +186,25 @@ def _ray_is_up(folder: Path, port: int) -> bool:
     return True
 
 
-def _deployments(api_url: str) -> _Part:
+def _deployments(home: Path, own_api_url: str | None) -> _Part:
+    """The process that serves the deployments, to the stack's own Prefect or to that of the environment."""
     command = [sys.executable, "-m", "modelmill.flows.deployments"]
-    before = _last_asked(api_url)
+    environment = {"PREFECT_API_AUTH_STRING": prefect_login(home)} if own_api_url else {}
+    api_url, headers = own_api_url or os.environ["PREFECT_API_URL"], login_headers(environment or os.environ)
+    before = _last_asked(api_url, headers)
     url = api_url.removesuffix("/api")
-    return _Part("deployments", command, url, lambda: _last_asked(api_url) not in (None, before), {}, {})
+    return _Part(
+        "deployments", command, url, lambda: _last_asked(api_url, headers) not in (None, before), environment, {}
+    )
 
 
-def _last_asked(api_url: str) -> str | None:
+def _last_asked(api_url: str, headers: dict[str, str]) -> str | None:
     """When a process last asked for work of the line's deployment; None unless Prefect marks it ready.
 
     The mark outlives the process that serves the deployment, so that a start has to see this time move.
     """
     try:
-        found = httpx.get(f"{api_url}/deployments/name/line/line", timeout=10)
+        found = httpx.get(f"{api_url}/deployments/name/line/line", headers=headers, timeout=10)
     except httpx.HTTPError:
         return None
     if found.status_code != 200 or found.json()["status"] != "READY":
@@ -246,7 +264,8 @@ def _forget(home: Path) -> None:
 def _addresses(home: Path, state: str) -> dict[str, str]:
     record: dict[str, Any] = read_json(home / "stack" / "stack.json")
     addresses = {service["name"]: service["url"] for service in record["services"]}
-    return {"stack": state} | addresses | {"logs": str(home / "stack")}
+    login = {"login": prefect_login(home)} if "prefect" in addresses else {}
+    return {"stack": state} | addresses | login | {"logs": str(home / "stack")}
 
 
 @contextlib.contextmanager
@@ -260,4 +279,4 @@ def locked(path: Path) -> Iterator[None]:
 
 if __name__ == "__main__":
     # The health check of a container that serves the deployments.
-    sys.exit(0 if _last_asked(os.environ["PREFECT_API_URL"]) else 1)
+    sys.exit(0 if _last_asked(os.environ["PREFECT_API_URL"], login_headers(os.environ)) else 1)

@@ -64,11 +64,21 @@ def deployment(api: httpx.Client, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def logged_in(page: Page, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Prefect's page asks for the login that `mill up` prints, and keeps it."""
+    page.goto(stack.parts["prefect"])
+    page.get_by_role("textbox").fill(stack.parts["login"])
+    picture(page, "prefect-login", tmp_path_factory.mktemp("pictures"))
+    page.get_by_role("button", name="Login").click()
+    expect(page.get_by_role("button", name="Deployments")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
 def finished(
-    page: Page, stack: Stack, recipe: Tiny, tmp_path_factory: pytest.TempPathFactory
+    page: Page, logged_in: None, stack: Stack, recipe: Tiny, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Any]]:
     """A run that was started by filling in the form of the line's deployment."""
-    with httpx.Client(base_url=stack.api, timeout=60) as api:
+    with stack.client() as api:
         page.goto(f"{stack.parts['prefect']}/deployments/deployment/{deployment(api, 'line/line')}/run")
         page.get_by_role("button", name="The path of a recipe file").click()
         boxes = page.get_by_role("textbox")
@@ -99,8 +109,10 @@ def test_the_page_of_the_run_shows_stages_and_summaries(
         expect(page.get_by_role("link", name=stage, exact=True).first).to_be_visible()
 
 
-def test_the_page_of_a_stage_has_its_own_form_with_help(page: Page, stack: Stack, tmp_path: Path) -> None:
-    with httpx.Client(base_url=stack.api, timeout=60) as api:
+def test_the_page_of_a_stage_has_its_own_form_with_help(
+    page: Page, logged_in: None, stack: Stack, tmp_path: Path
+) -> None:
+    with stack.client() as api:
         page.goto(f"{stack.parts['prefect']}/deployments/deployment/{deployment(api, 'dedup/dedup')}/run")
     expect(page.get_by_text("Settings that differ from the recipe; leave the rest empty.")).to_be_visible()
     expect(page.get_by_text("Keep the newest page of each address. Default: yes.")).to_be_visible()

@@ -28,7 +28,7 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 @pytest.fixture
 def api(stack: Stack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.api, timeout=60) as client:
+    with stack.client() as client:
         yield client
 
 

@@ -14,8 +14,9 @@ from modelmill.flows.cli import main
 from modelmill.flows.look.rows import Filters, chosen, grouped, ledger, reason_counts
 from modelmill.flows.look.shards import shards_of
 from modelmill.flows.look.stage import DataStage, data_stage
-from modelmill.flows.look.text import MAX_LINES, compared, visible
+from modelmill.flows.look.text import MAX_LINES, compared
 from modelmill.tasks.files import write_json
+from modelmill.tasks.text.visible import visible
 
 SCRIPT = "<script>alert(1)</script>"
 ESCAPE = "\x1b[31mred\u202e"

@@ -4,6 +4,10 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
+from modelmill.services.prefect_login import prefect_login
+
 _PROSE = (
     "the line reads pages and keeps those that people would want to read because they say something about it while "
     "others only repeat what was said before or list names and numbers without any sentence between them"
@@ -59,3 +63,8 @@ class Stack:
     @property
     def api(self) -> str:
         return f"{self.parts['prefect']}/api"
+
+    def client(self) -> httpx.Client:
+        """A client of Prefect's API that is logged in."""
+        user, _, password = prefect_login(self.home).partition(":")
+        return httpx.Client(base_url=self.api, auth=(user, password), timeout=60)

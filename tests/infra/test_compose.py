@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docker-compose.yml"
-SECRETS = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "RAY_AUTH_TOKEN")
+SECRETS = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "RAY_AUTH_TOKEN", "PREFECT_LOGIN")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,19 @@ def test_secrets_come_from_the_environment_and_have_no_default() -> None:
     assert [name for name, rest in used if not rest.startswith(":?")] == []
     example = (ROOT / "infra/docker/environment.example").read_text()
     assert re.findall(r"^([A-Z0-9_]+)=(.*)$", example, re.M) == [(name, "") for name in SECRETS]
+
+
+def test_prefect_and_mlflow_stand_behind_the_guard_and_prefect_asks_for_a_login(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    modules = {"prefect": "modelmill.flows.prefect_process", "mlflow": "modelmill.services.mlflow_process"}
+    for name, module in modules.items():
+        command = services[name]["command"]
+        port = next(item.partition("=")[2] for item in command if item.startswith("--port="))
+        assert command[:3] == ["python", "-m", module] and f"--allow-host={name}:{port}" in command
+    login = "${PREFECT_LOGIN:?the login of Prefect, NAME:PASSWORD}"
+    assert services["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"] == login
+    assert services["deployments"]["environment"]["PREFECT_API_AUTH_STRING"] == login
 
 
 def test_files_that_compose_and_the_image_name_exist() -> None:

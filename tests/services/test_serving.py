@@ -18,8 +18,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from modelmill.services.chat_models import ChatSettings, ServedModel
-from modelmill.services.chat_page import chat_app
-from modelmill.services.serving import Engine, engine_command, free_port, serve, wait_until_ready
+from modelmill.services.chat_page import Access, chat_app
+from modelmill.services.engine_proxy import Limits
+from modelmill.services.processes import free_port
+from modelmill.services.serving import Engine, engine_command, serve, wait_until_ready
 from modelmill.tasks.errors import InputError, ResourceError
 from tests.services.compiler import without_compiler
 from tests.tasks.evaluate.tiny import write_model
@@ -56,6 +58,8 @@ def server(folder: Path) -> Iterator[Server]:
     try:
         wait_for(url + "/health", process)
         children = psutil.Process(process.pid).children(recursive=True)
+        sockets = [socket for child in children for socket in child.net_connections() if socket.status == "LISTEN"]
+        assert {socket.laddr.ip for socket in sockets} <= {"127.0.0.1"}
         yield Server(process, url, folder)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -80,6 +84,24 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 def test_the_model_is_listed_under_its_release_name(server: Server) -> None:
     (entry,) = httpx.get(server.url + "/v1/models").json()["data"]
     assert entry["id"] == "tiny-talker" and entry["max_model_len"] == 256
+
+
+def test_metrics_of_the_engine_answer_and_its_other_routes_do_not(server: Server) -> None:
+    assert "vllm:num_requests_running" in httpx.get(server.url + "/metrics").text
+    for path in ("/tokenize", "/v1/load_lora_adapter", "/version", "/docs", "/v1/responses"):
+        assert httpx.get(server.url + path).status_code == httpx.post(server.url + path, json={}).status_code == 404
+
+
+def test_the_engine_fetches_nothing_that_a_request_names(server: Server) -> None:
+    with socket.socket() as bait:
+        bait.bind(("127.0.0.1", 0))
+        bait.listen()
+        bait.settimeout(0.5)
+        picture = {"type": "image_url", "image_url": {"url": f"http://127.0.0.1:{bait.getsockname()[1]}/x.png"}}
+        body = {"model": "tiny-talker", "messages": [{"role": "user", "content": [picture]}]}
+        assert httpx.post(server.url + "/v1/chat/completions", json=body, timeout=30).status_code == 400
+        with pytest.raises(TimeoutError):
+            bait.accept()
 
 
 def test_completions_stream(server: Server) -> None:
@@ -164,16 +186,14 @@ def test_an_engine_that_fails_shows_its_last_lines(tmp_path: Path) -> None:
     log = tmp_path / "vllm.log"
     command = [sys.executable, "-c", "print('no memory for keys'); raise SystemExit(3)"]
     with log.open("wb") as output, subprocess.Popen(command, stdout=output) as process:
-        engine = Engine(process, f"http://127.0.0.1:{free_port()}", log)
+        engine = Engine(process, tmp_path / "engine", log)
         with pytest.raises(ResourceError, match=r"exit code 3\)(.|\n)*no memory for keys"):
             wait_until_ready(engine, timeout=60)
 
 
-def test_the_page_and_a_plain_error_when_the_engine_is_gone() -> None:
-    with TestClient(chat_app(f"http://127.0.0.1:{free_port()}", "a <b> model")) as client:
-        page = client.get("/")
-        assert "a &lt;b&gt; model" in page.text and "<b>" not in page.text
-        assert "default-src 'none'" in page.headers["content-security-policy"]
+def test_a_plain_error_when_the_engine_is_gone(tmp_path: Path) -> None:
+    app = chat_app(tmp_path / "engine", ["testserver"], [], Access(), Limits())
+    with TestClient(app) as client:
         answer = client.post("/v1/chat/completions", json={})
     assert answer.status_code == 502 and "does not answer" in answer.json()["error"]["message"]
 
@@ -181,8 +201,8 @@ def test_the_page_and_a_plain_error_when_the_engine_is_gone() -> None:
 def test_vllm_hears_what_it_cannot_read_from_a_dots_llm1(tmp_path: Path) -> None:
     config: dict[str, object] = {"architectures": ["Dots1ForCausalLM"], "tie_word_embeddings": False}
     (tmp_path / "config.json").write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 1e4}}))
-    command = engine_command(tmp_path, "dots", 8000)
+    command = engine_command(tmp_path, "dots", tmp_path / "engine")
     told = json.loads(command[command.index("--hf-overrides") + 1])
     assert told["architectures"] == ["Glm4MoeForCausalLM"] and told["use_qk_norm"]
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
-    assert "--hf-overrides" not in engine_command(tmp_path, "llama", 8000)
+    assert "--hf-overrides" not in engine_command(tmp_path, "llama", tmp_path / "engine")

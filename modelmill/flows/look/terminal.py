@@ -6,13 +6,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from modelmill.flows.html_page import percent
 from modelmill.flows.look.documents import Borderline, Document, Edits
 from modelmill.flows.look.duplicates import Clusters
-from modelmill.flows.look.page import percent, size_span
+from modelmill.flows.look.page import size_span
 from modelmill.flows.look.rows import Groups
 from modelmill.flows.look.survey import Survey
-from modelmill.flows.look.text import Comparison, Line, visible
+from modelmill.flows.look.text import Comparison, Line
 from modelmill.flows.look.trace import Trace
+from modelmill.tasks.text.visible import visible
 
 _CHARACTERS = 400  # of a text
 _LINES = 24  # of a comparison

@@ -1,4 +1,4 @@
-"""Two texts → their lines with what was taken out, put in and kept; any text → characters that are safe to show."""
+"""Two texts → their lines with what was taken out, put in and kept."""
 
 import difflib
 import re
@@ -15,8 +15,6 @@ _MIN_SIMILARITY = 0.5  # shared words from which a removed and an added line are
 _PLACEHOLDER = re.compile(r"<[a-z_]+>")  # what clean writes for personal data
 # A placeholder, a word, one character of a script without spaces, a stretch of spaces, or any other character.
 _WORDS = re.compile(r"<[a-z_]+>|[぀-ヿ㐀-鿿가-힯]|[^\W぀-ヿ㐀-鿿가-힯]+|\s+|.", re.DOTALL)
-# Terminal escapes and other control characters; marks that turn the direction of writing for what follows.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200e\u200f\u061c\ufeff\ud800-\udfff]")
 
 Change = Literal["same", "removed", "added"]
 
@@ -41,12 +39,6 @@ class Comparison:
     @property
     def differs(self) -> bool:
         return any(line.change not in ("same", "fold") for line in self.lines)
-
-
-def visible(text: str) -> str:
-    """The text with control characters and marks of writing direction as `⟨U+001B⟩`: a hostile page can neither send a
-    terminal commands nor reorder what stands beside it."""
-    return _UNSAFE.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def shortened(text: str, limit: int) -> tuple[str, int]:
