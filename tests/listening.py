@@ -23,7 +23,7 @@ def listening(root: psutil.Process, kind: str = "inet") -> set[Socket]:
     for process in [root, *root.children(recursive=True)]:
         try:
             name, connections = process.name(), process.net_connections(kind=kind)
-        except psutil.Error:
+        except (psutil.Error, OSError):
             continue  # it ended meanwhile
         waiting = [each for each in connections if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)]
         sockets |= {Socket(name, *each.laddr) for each in waiting if each.laddr and not each.raddr}
