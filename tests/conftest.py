@@ -57,11 +57,12 @@ def pytest_sessionstart() -> None:
     _WATCH.start()
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Nothing that the tests start may be open to the network."""
-    if exposed := _WATCH.stop():
-        sys.stderr.write("\n" + "\n".join(exposed) + "\n")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+@pytest.fixture(autouse=True)
+def closed_to_the_network() -> Iterator[None]:
+    """Nothing that the tests start may listen beyond loopback. A hook at the end would not reach xdist's controller."""
+    yield
+    if exposed := _WATCH.take():
+        pytest.fail("\n".join(exposed))
 
 
 def pytest_unconfigure() -> None:

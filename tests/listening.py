@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import threading
+import time
 from typing import NamedTuple
 
 import psutil
@@ -22,7 +23,7 @@ def listening(root: psutil.Process, kind: str = "inet") -> set[Socket]:
     for process in [root, *root.children(recursive=True)]:
         try:
             name, connections = process.name(), process.net_connections(kind=kind)
-        except psutil.Error:
+        except (psutil.Error, OSError):
             continue  # it ended meanwhile
         waiting = [each for each in connections if each.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)]
         sockets |= {Socket(name, *each.laddr) for each in waiting if each.laddr and not each.raddr}
@@ -45,20 +46,19 @@ class ListeningWatch:
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], str] = {}
-        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="listening-watch", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> list[str]:
-        """End the watch; a line for each exposed socket, with the test in which it was first seen."""
-        self._stop.set()
-        self._thread.join()
-        return [f"{name} listened on {address} in {test}" for (name, address), test in self.found.items()]
+    def take(self) -> list[str]:
+        """A line for each exposed socket that is new, with the test in which it was first seen."""
+        new, self.found = self.found, {}
+        return [f"{name} listens on {address}, first seen in {test}" for (name, address), test in new.items()]
 
     def _watch(self) -> None:
-        while not self._stop.wait(1):
+        while True:
+            time.sleep(1)
             for socket in exposed(listening(psutil.Process(), "tcp")):
                 self.found.setdefault(
                     (socket.process, socket.address), os.environ.get("PYTEST_CURRENT_TEST", "no test")
