@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from modelmill.services.lineage import dataset_inputs, flat_params, made_by, summary_note
 from modelmill.services.registry import register_release
 from modelmill.services.stack import locked, mlflow_artifacts, mlflow_database, mlflow_lock, stack_environment
+from modelmill.services.store import Store
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.journal import read_events
 
@@ -117,8 +118,9 @@ class LineTracking:
         if not reused:
             self._client.log_dict(self._child, manifest, "manifest.json")
             self._client.log_text(self._child, manifest["summary"], "summary.md")
-            if (artifact / "report").is_dir():
-                self._client.log_artifacts(self._child, str(artifact / "report"), "report")
+            report = Store(self._home).evidence_path(manifest) / "report"
+            if report.is_dir():
+                self._client.log_artifacts(self._child, str(report), "report")
         if manifest["type"] == "release":
             name = manifest["recipe_part"].get("name", self._name)
             register_release(self._client, name, artifact / "model", self._child, manifest["digest"])
@@ -274,7 +276,7 @@ def _final_metrics(manifest: dict[str, Any]) -> list[Metric]:
 
 def _open_experiment(home: Path, uri: str, name: str) -> tuple[MlflowClient, str]:
     if uri.startswith("http"):
-        _require_server(uri)
+        require_server(uri)
     client = MlflowClient(uri, uri)
     embedded = not uri.startswith("http")
     with locked(mlflow_lock(home)):
@@ -289,7 +291,8 @@ def _open_experiment(home: Path, uri: str, name: str) -> tuple[MlflowClient, str
             raise ResourceError(f"MLflow at {uri} cannot be used: {error}") from error
 
 
-def _require_server(uri: str) -> None:
+def require_server(uri: str) -> None:
+    """Raises ResourceError when MLflow's server does not answer."""
     try:
         httpx.get(f"{uri}/health", timeout=20).raise_for_status()
     except httpx.HTTPError as error:
