@@ -7,12 +7,16 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 
 import uvicorn
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+from modelmill.services.databases import prepare_prefect
 
 APP = "prefect.server.api.server:create_app"
 
@@ -50,7 +54,11 @@ def main() -> None:
 
 def _queued_database() -> AbstractContextManager[None]:
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    return temporary_database_config(QueuedSqlite(url)) if url.startswith("sqlite") else nullcontext()
+    if not url.startswith("sqlite"):
+        return nullcontext()
+    if (database := make_url(url).database) not in (None, "", ":memory:"):
+        prepare_prefect(Path(str(database)))
+    return temporary_database_config(QueuedSqlite(url))
 
 
 def _end_with_parent() -> None:

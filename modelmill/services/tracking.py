@@ -19,6 +19,7 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
 
+from modelmill.services.databases import prepare_mlflow
 from modelmill.services.lineage import dataset_inputs, flat_params, made_by, summary_note
 from modelmill.services.registry import register_release
 from modelmill.services.stack import locked, mlflow_artifacts, mlflow_database, mlflow_lock, stack_environment
@@ -213,9 +214,16 @@ def _said_only() -> Iterator[None]:
 def prepare_tracking(home: Path) -> None:
     """Open MLflow, and create its embedded database if there is none: worth doing while something else starts."""
     uri = tracking_uri(home)
-    if not uri.startswith("http"):
-        with locked(mlflow_lock(home)):
-            MlflowClient(uri, uri).search_experiments(max_results=1)
+    if uri.startswith("http"):
+        return
+    _prepare_database(home, uri)
+    with locked(mlflow_lock(home)):  # whoever opens a database first adds the default experiment
+        MlflowClient(uri, uri).search_experiments(max_results=1)
+
+
+def _prepare_database(home: Path, uri: str) -> None:
+    if uri == mlflow_database(home):
+        prepare_mlflow(home)
 
 
 def tracking_uri(home: Path) -> str:
@@ -277,6 +285,7 @@ def _final_metrics(manifest: dict[str, Any]) -> list[Metric]:
 def _open_experiment(home: Path, uri: str, name: str) -> tuple[MlflowClient, str]:
     if uri.startswith("http"):
         require_server(uri)
+    _prepare_database(home, uri)
     client = MlflowClient(uri, uri)
     embedded = not uri.startswith("http")
     with locked(mlflow_lock(home)):
