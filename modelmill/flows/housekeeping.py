@@ -64,20 +64,24 @@ def _print_survey(console: Console, found: Survey, keep: str, dry_run: bool) -> 
     kept = sum(item.bytes for item in found.kept) / 1e6
     verb = "would be freed" if dry_run else "can be freed"
     console.print(
-        f"{size:.1f} MB {verb}; {kept:.1f} MB in {len(found.kept)} places are needed or younger than {keep} "
-        "(--json lists them)",
+        f"{size:.1f} MB {verb}; {kept:.1f} MB in {_counted(len(found.kept), 'place')} are needed or younger than "
+        f"{keep} (--json lists them)",
         highlight=False,
     )
 
 
 def _agreed(console: Console, found: Survey, as_json: bool) -> bool:
-    number, size = len(found.removable), sum(item.bytes for item in found.removable) / 1e6
+    what = f"{_counted(len(found.removable), 'place')} ({sum(item.bytes for item in found.removable) / 1e6:.1f} MB)"
     if as_json or not sys.stdin.isatty():
         raise RecipeError(
-            f"{number} places ({size:.1f} MB) would be removed and there is no terminal to ask; nothing was removed. "
+            f"{what} would be removed and there is no terminal to ask; nothing was removed. "
             "Give --yes to remove them, or --dry-run to list them."
         )
-    return console.input(f"Remove these {number} places ({size:.1f} MB)? [y/N] ", markup=False).strip().lower() == "y"
+    return console.input(f"Remove {what}? [y/N] ", markup=False).strip().lower() == "y"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _as_dict(item: Item) -> dict[str, Any]:
@@ -104,13 +108,13 @@ def verify_home(console: Console, recipe: str | None, everything: bool, repair: 
             console.print(_sentence(finding, repair), highlight=False, soft_wrap=True)
     if findings and not repair:
         raise ContractError(
-            f"{len(findings)} places are damaged (the first: {findings[0].path}: {findings[0].problem}). "
+            f"{_counted(len(findings), 'damaged place')} (the first: {findings[0].path}: {findings[0].problem}). "
             "`mill verify --repair` restores what it can and moves the rest away, so that the next run builds it anew."
         )
     if not findings and not as_json:
         console.print(
-            f"all files of {checked.num_artifacts} artifacts ({checked.num_bytes / 1e6:.1f} MB) and all records are as "
-            "they were written",
+            f"all files of {_counted(checked.num_artifacts, 'artifact')} ({checked.num_bytes / 1e6:.1f} MB) and all "
+            "records are as they were written",
             highlight=False,
         )
 

@@ -51,7 +51,8 @@ def verify_rebuild(
         )
     if not as_json:
         console.print(
-            f"{stage}: {len(anew)} files built anew equal artifact {manifest['digest'][:12]}", highlight=False
+            f"{stage}: built anew equal to artifact {manifest['digest'][:12]} in every content file ({len(anew)})",
+            highlight=False,
         )
 
 

@@ -113,6 +113,6 @@ def line_names(home: Path) -> list[str]:
         last = (home / "latest").read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         last = ""
-    paths = [path for path in (home / "lines").glob("*.json") if not path.name.startswith(".")]
-    names = [path.stem for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
-    return sorted(names, key=lambda known: known != last)
+    paths = [*(home / "lines").glob("[!.]*.json"), *(home / "lines" / "complete").glob("[!.]*.json")]
+    newest_first = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(dict.fromkeys(path.stem for path in newest_first), key=lambda known: known != last)

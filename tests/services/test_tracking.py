@@ -71,12 +71,13 @@ def children(client: MlflowClient, line: LineTracking) -> list[Run]:
 
 def build(line: LineTracking, stage: str, folder: Path) -> dict[str, Any]:
     """A stage that runs: the events that the runner sends, and an artifact with a report."""
-    (folder / "report").mkdir(parents=True, exist_ok=True)
-    (folder / "report" / "curve.svg").write_text("<svg/>")
     line.stage_started(Started(stage, folder))
     for step in range(3):
         line.stage_event(stage, {"kind": "metrics", "step": step, "values": {"loss": 3.0 - step}, "time": time.time()})
     done = manifest(stage, line.links)
+    report = line._home / "artifacts" / done["digest"] / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    (report / "curve.svg").write_text("<svg/>")
     line.stage_finished(stage, done, folder, reused=False)
     return done
 
