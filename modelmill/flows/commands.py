@@ -114,6 +114,8 @@ def make_report(recipe: str | None, output: Path | None) -> Path:
     views = []
     for stage in stage_views(record["name"]):
         manifest = store.find(stage["stage"], stage["key"]) if stage["key"] else None
+        if manifest:
+            store.require_whole(manifest, stage["id"], trust_unknown=True, evidence=True)
         views.append(
             StageView(
                 id=stage["id"],

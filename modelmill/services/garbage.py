@@ -180,7 +180,8 @@ def collect(home: Path, approved: Survey, keep_seconds: float, aliased: dict[str
         for manifest in state.manifests:
             if not store.artifact_path(manifest["digest"]).exists():
                 (home / "keys" / manifest["stage"] / f"{manifest['key']}.json").unlink(missing_ok=True)
-                store.memory(manifest["digest"]).unlink(missing_ok=True)
+                for digest in (manifest["digest"], manifest.get("evidence") or manifest["key"]):
+                    store.memory(digest).unlink(missing_ok=True)
         doomed = list((home / TRASH).glob("*"))
     for folder in doomed:
         shutil.rmtree(folder, ignore_errors=True)  # another `mill gc` may delete it too

@@ -136,31 +136,29 @@ class Store:
 
     def _repair(self, output: Path, manifest: dict[str, Any]) -> None:
         """Replace those files of an existing artifact that are missing or damaged, each at once."""
-        target = self.artifact_path(manifest["digest"])
-        for name in self.damage(manifest):
-            if (output / name).exists():
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                (output / name).replace(target / name)
+        target, content = self.artifact_path(manifest["digest"]), content_of(manifest["files"])
+        _replace(output, target, self.damage(manifest))
         if read_record(target / MANIFEST, Manifest) is None:
             write_json(target / MANIFEST, manifest)
-        remember_files(target, content_of(manifest["files"]), self.memory(manifest["digest"]))
+        remember_files(target, content, self.memory(manifest["digest"]))
 
     def _keep_evidence(self, output: Path, manifest: dict[str, Any]) -> None:
         """Give a build's evidence a folder of its own, unless the artifact or another build has the same."""
-        files = evidence_of(manifest["files"])
-        place = self.home / "evidence" / manifest["evidence"]
-        artifact = self.artifact_path(manifest["digest"])
+        files, digest = evidence_of(manifest["files"]), manifest["evidence"]
+        own, artifact = self.home / "evidence" / digest, self.artifact_path(manifest["digest"])
         first = read_record(artifact / MANIFEST, Manifest)
-        alike = first is not None and files_digest(evidence_of(first["files"])) == manifest["evidence"]
-        if place.exists() or (alike and all((artifact / file["path"]).is_file() for file in files)):
+        is_firsts = first is not None and files_digest(evidence_of(first["files"])) == digest
+        if own.is_dir() or is_firsts:
+            holder = own if own.is_dir() else artifact
+            _replace(output, holder, changed_files(holder, files, self.memory(digest)))
             return
         staged = output.with_name("evidence")
         staged.mkdir(exist_ok=True)  # may hold parts that were moved before a kill
         for part in sorted({file["path"].split("/")[0] for file in files}):
             if (output / part).exists():
                 (output / part).rename(staged / part)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staged.rename(place)
+        own.parent.mkdir(parents=True, exist_ok=True)
+        staged.rename(own)
 
     def point(self, manifest: dict[str, Any]) -> None:
         """Record that the manifest's key leads to its artifact."""
@@ -186,26 +184,46 @@ class Store:
         folder, files = self.artifact_path(manifest["digest"]), content_of(manifest["files"])
         return changed_files(folder, files, self.memory(manifest["digest"]), trust_unknown=trust_unknown)
 
-    def require_whole(self, manifest: dict[str, Any], stage_id: str, *, trust_unknown: bool = False) -> None:
-        """Refuse an artifact whose files are not what they were when it was made.
+    def require_whole(
+        self, manifest: dict[str, Any], stage_id: str, *, trust_unknown: bool = False, evidence: bool = False
+    ) -> None:
+        """Refuse an artifact whose files are not what they were when it was made; with `evidence` the build's too.
 
         Raises:
-            ContractError: a content file is missing or changed.
+            ContractError: a file is missing or changed.
         """
-        if damaged := self.damage(manifest, trust_unknown=trust_unknown):
+        folder, damaged = self.artifact_path(manifest["digest"]), self.damage(manifest, trust_unknown=trust_unknown)
+        if evidence and not damaged:
+            folder, damaged = self.evidence_path(manifest), self._damaged_evidence(manifest, trust_unknown)
+        if damaged:
             more = f" and {len(damaged) - 1} more files" if len(damaged) > 1 else ""
             raise ContractError(
-                f"{self.artifact_path(manifest['digest']) / damaged[0]}{more} of stage {stage_id} changed after it was "
-                f"made (size or digest differ from the manifest, or it is gone). `mill rerun {stage_id}` builds the "
-                "stage anew in place; `mill verify` checks all others."
+                f"{folder / damaged[0]}{more} of stage {stage_id} changed after it was made (size or digest differ "
+                f"from the manifest, or it is gone). `mill rerun {stage_id}` builds the stage anew in place; "
+                "`mill verify` checks all others."
             )
+
+    def _damaged_evidence(self, manifest: dict[str, Any], trust_unknown: bool = False) -> list[str]:
+        """Changed files of a build's evidence. Parts that were removed whole are no damage: evidence may be pruned."""
+        if "evidence" not in manifest:  # of a home in which a newer build's evidence replaced an older one's
+            return []
+        folder = self.evidence_path(manifest)
+        files = [file for file in evidence_of(manifest["files"]) if (folder / file["path"].split("/")[0]).is_dir()]
+        return changed_files(folder, files, self.memory(manifest["evidence"]), trust_unknown=trust_unknown)
 
     def whole_part(self, manifest: dict[str, Any], part: str) -> Path | None:
         """A part of a build's evidence that a later build may take over; None if it is missing or damaged."""
         folder = self.evidence_path(manifest)
         files = [file for file in evidence_of(manifest["files"]) if file["path"].startswith(f"{part}/")]
-        memory = self.memory(f"{manifest['digest']}-{manifest.get('evidence')}")
+        memory = self.memory(manifest.get("evidence", manifest["key"]))
         return folder / part if files and not changed_files(folder, files, memory) else None
+
+
+def _replace(source: Path, target: Path, names: list[str]) -> None:
+    for name in names:
+        if (source / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).replace(target / name)
 
 
 def read_artifact_manifest(folder: Path) -> dict[str, Any] | None:

@@ -36,9 +36,20 @@ def test_equal_evidence_is_stored_once_and_none_is_not_another_builds(tmp_path: 
     assert {store.evidence_path(other) for other in others} == {tmp_path / "evidence" / others[0]["evidence"]}
     without = build(store, "k5", {"a": "1"})
     assert not (store.evidence_path(without) / "report").exists()
-    # Evidence that was pruned comes back with the next build.
-    remove_path(store.artifact_path(first["digest"]) / "report")
-    assert (store.evidence_path(build(store, "k1", {"a": "1", "report/p": "x"})) / "report" / "p").read_text() == "x"
+    for made, text in ((first, "x"), (others[0], "y")):
+        page = store.evidence_path(made) / "report" / "p"
+        page.write_text("damaged")
+        store.require_whole(made, "clean")
+        with pytest.raises(ContractError, match="report/p of stage clean changed"):
+            store.require_whole(made, "clean", evidence=True)
+        # Evidence that was pruned is no damage, and comes back with the next build; so does damaged evidence.
+        for remove in (False, True):
+            if remove:
+                remove_path(page.parent)
+                store.require_whole(made, "clean", evidence=True)
+            build(store, "k6", {"a": "1", "report/p": text})
+            assert page.read_text() == text
+            store.require_whole(made, "clean", evidence=True)
 
 
 def test_a_home_made_before_evidence_had_places_is_read_as_it_is(tmp_path: Path) -> None:

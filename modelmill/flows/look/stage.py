@@ -109,6 +109,7 @@ def _finished(recipe: str, view: dict[str, Any]) -> DataStage | None:
     manifest = store.find(view["stage"], view["key"]) if view.get("key") else None
     if manifest is None:
         return None
+    store.require_whole(manifest, view["id"], trust_unknown=True, evidence=True)
     artifact = store.artifact_path(manifest["digest"])
     dropped = shards_of(store.evidence_path(manifest) / "dropped")
     gone = any(manifest["counts"]["dropped"].values()) and not dropped.paths
