@@ -14,8 +14,9 @@ from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, load_compute
 from modelmill.services.compute import Compute
 from modelmill.services.integrity import content_of, folder_files
+from modelmill.services.locks import locked_file
 from modelmill.services.stack import stack_environment
-from modelmill.services.store import Store, locked_file
+from modelmill.services.store import Store
 from modelmill.tasks.errors import ContractError, InputError
 from modelmill.tasks.files import remove_path
 from modelmill.tasks.journal import Journal

@@ -1,7 +1,9 @@
 """One stage of a line → reused, or built in its workspace, checked, published and reported to observers."""
 
+import contextlib
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,7 +78,8 @@ class Session:
         identity = stage_identity(node.spec, node.config, self._input_digests(node))
         if (manifest := self._reuse(node, identity)) is not None:
             return manifest
-        with self.store.locked_workspace(node.spec.name, identity.key, lambda: self._say_busy(stage_id)) as workspace:
+        busy = functools.partial(self._say_busy, stage_id)
+        with _full_disk_said(self.home), self.store.locked_workspace(node.spec.name, identity.key, busy) as workspace:
             # Another process may have built it while this one waited for the workspace.
             if (manifest := self._reuse(node, identity)) is not None:
                 return manifest
@@ -186,16 +189,13 @@ class Session:
                 )
             )  # fmt: skip
         try:
-            with Following(journal, node.id, self.observers), PeakMemory() as memory:
-                write_json(workspace / "identity.json", identity.as_dict())
-                inputs = self._artifacts(node, identity)
-                try:
+            with _full_disk_said(workspace):
+                with Following(journal, node.id, self.observers), PeakMemory() as memory:
+                    write_json(workspace / "identity.json", identity.as_dict())
+                    inputs = self._artifacts(node, identity)
                     result = self._run(node, inputs, workspace, journal, self._scored(node, identity))
-                except Exception as error:
-                    raise_if_disk_full(error, workspace)
-                    raise
-            manifest = _manifest(node, identity, entry, inputs, result, started, memory.peak_bytes)
-            return self.store.publish(workspace, manifest | {"recipe_part": recipe_part, "links": dict(self.links)})
+                manifest = _manifest(node, identity, entry, inputs, result, started, memory.peak_bytes)
+                return self.store.publish(workspace, manifest | {"recipe_part": recipe_part, "links": dict(self.links)})
         except BaseException as error:
             for observer in self.observers:
                 observer.stage_failed(node.id, error)
@@ -249,6 +249,15 @@ class Session:
             stages.append(view)
         record = {"name": self.line.name, "recipe": self.line.resolved(), "stages": stages, "links": self.links}
         save_line(self.home, self.line.name, record | {"time": time.time(), "overrides": list(self.line.overrides)})
+
+
+@contextlib.contextmanager
+def _full_disk_said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise_if_disk_full(error, path)
+        raise
 
 
 def _expected_bytes(inputs: dict[str, list[Artifact]], builds: list[dict[str, Any]]) -> int:

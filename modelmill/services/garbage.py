@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from modelmill.services.lines import newest_build
+from modelmill.services.locks import lock_if_free
 from modelmill.services.records import IdentityRecord, Manifest, Record, Run, UnreadableError, load_record
-from modelmill.services.store import Store, lock_if_free
+from modelmill.services.store import Store
 from modelmill.tasks.errors import ContractError
 
 TRASH, DAMAGED = "trash", "damaged"

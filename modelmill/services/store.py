@@ -13,14 +13,13 @@ What was published is never moved or replaced while it is whole: others may be r
 """
 
 import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from modelmill.services.identity import Identity
 from modelmill.services.integrity import (
@@ -32,6 +31,7 @@ from modelmill.services.integrity import (
     folder_files,
     remember_files,
 )
+from modelmill.services.locks import locked_file, open_lock
 from modelmill.services.records import Manifest, read_record
 from modelmill.tasks.errors import ContractError, InputError, ResourceError
 from modelmill.tasks.files import remove_path, write_json
@@ -85,9 +85,7 @@ class Store:
 
         To be held for moments: others wait.
         """
-        path = self.home / "locks" / "store.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as lock:
+        with open_lock(self.home / "locks" / "store.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
             yield
 
@@ -229,57 +227,6 @@ def _replace(source: Path, target: Path, names: list[str]) -> None:
 def read_artifact_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest that lies in an artifact: that of the first build that gave it."""
     return read_record(folder / MANIFEST, Manifest)
-
-
-@contextmanager
-def locked_file(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a lock that the kernel releases when its holder dies, and remove its file in the end.
-
-    `waiting` is called if it is taken.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with path.open("a") as lock:
-            wait_for_lock(lock, waiting)
-            if _is_file_of(lock, path):  # else its last holder removed it meanwhile
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return
-
-
-@contextmanager
-def lock_if_free(path: Path) -> Iterator[bool]:
-    """Hold such a lock if nobody does; False if somebody does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield _is_file_of(lock, path)
-        finally:
-            if _is_file_of(lock, path):
-                path.unlink()
-
-
-def _is_file_of(lock: TextIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def wait_for_lock(lock: TextIO, waiting: Callable[[], None] = lambda: None) -> None:
-    """Take an exclusive lock that the kernel releases when its holder dies; call `waiting` if it is taken."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting()
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def require_free_space(home: Path, needed: int) -> None:

@@ -1,5 +1,6 @@
 """Processes that publish equal content again and again while others read it: no read fails, no evidence is mixed up."""
 
+import random
 import time
 from collections import Counter
 from multiprocessing import get_context
@@ -7,8 +8,13 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from modelmill.flows.recipe import Line, Node
+from modelmill.flows.runner import Session
+from modelmill.services.compute import Compute, ComputeConfig
+from modelmill.services.garbage import collect, survey
 from modelmill.services.store import Store
 from modelmill.services.verification import Verification
+from tests.reliability.toy_stage import Config, ToySpec
 from tests.services.toy import build
 
 CONTENT = {f"documents/{number}": "x" * 1000 for number in range(5)}
@@ -41,6 +47,53 @@ def read(home: Path, digest: str, ended: Event, results: Any) -> None:
             store.find("clean", one["key"]) for one in store.builds("clean")
         )
     results.put(dict(counted))
+
+
+def run_lines(home: Path, recipe: str, seconds: float, failures: Any) -> None:
+    """Run versions of a line that others run too, so that each takes over what another has made."""
+    deadline, draw = time.monotonic() + seconds, random.Random(recipe)
+    while time.monotonic() < deadline:
+        version = draw.randrange(12)
+        nodes = [Node("ingest", ToySpec("ingest", "pages"), Config(stage="ingest", version=version), ())]
+        config = Config(stage="clean", version=draw.randrange(2))
+        nodes.append(Node("clean", ToySpec("clean", "documents"), config, (("pages", "ingest"),)))
+        session = Session(
+            Line(recipe, "", "process", tuple(nodes)), home, Compute(ComputeConfig(backend="process"), home)
+        )
+        for node in nodes:
+            manifest = session.run_stage(node.id)
+            if session.store.find(node.spec.name, manifest["key"]) is None or session.store.damage(manifest):
+                failures.put(f"{recipe} {node.id}")
+
+
+def collect_always(home: Path, ended: Event, removed: Any) -> None:
+    number = 0
+    while not ended.is_set():
+        found = survey(home, 0, {})
+        time.sleep(0.01)  # somebody is asked
+        collect(home, found, 0, {})
+        number += len(found.removable)
+    removed.put(number)
+
+
+def test_lines_that_share_artifacts_lose_none_while_everything_unneeded_is_collected(tmp_path: Path) -> None:
+    """Four seconds of three processes that run lines and one that collects whatever no newest run refers to."""
+    processes = get_context("fork")
+    ended, failures, removed = processes.Event(), processes.Queue(), processes.Queue()
+    collector = processes.Process(target=collect_always, args=(tmp_path, ended, removed))
+    lines = [
+        processes.Process(target=run_lines, args=(tmp_path, f"line-{number}", 4.0, failures)) for number in range(3)
+    ]
+    for process in [*lines, collector]:
+        process.start()
+    for process in lines:
+        process.join()
+    ended.set()
+    assert removed.get(timeout=30) > 3
+    collector.join()
+    assert {process.exitcode for process in [*lines, collector]} == {0}
+    assert failures.empty(), failures.get()
+    assert list(Verification(tmp_path).findings()) == []
 
 
 def test_no_read_fails_while_equal_content_is_published_again(tmp_path: Path) -> None:
