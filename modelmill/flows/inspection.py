@@ -89,11 +89,10 @@ def stage_views(recipe: str | None, *, this_run_only: bool = False) -> list[dict
 
 
 def _earlier_view(view: dict[str, Any], manifest: dict[str, Any], run_time: float) -> dict[str, Any]:
-    since = time.strftime("%F %T", time.localtime(run_time))
-    word = {"waiting": "not part of the newest run"}.get(view["status"], f"{view['status']} in the newest run")
+    since = time.strftime("%F %H:%M", time.localtime(run_time))
     return {
         "status": "earlier" if view["status"] == "waiting" else view["status"],
-        "why": [f"{word}; this is its artifact of the run of {since}"],
+        "why": [f"of the run of {since}"],
         "key": manifest["key"],
         "digest": manifest["digest"],
         "seconds": manifest["seconds"],

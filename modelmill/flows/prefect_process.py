@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-from modelmill.services.databases import prepare_prefect
+from modelmill.flows.prefect_database import prepare_prefect
 
 APP = "prefect.server.api.server:create_app"
 

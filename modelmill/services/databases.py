@@ -1,4 +1,4 @@
-"""A home → the SQLite databases of MLflow and Prefect, each made under another name and renamed into place when whole.
+"""SQLite databases made under another name and renamed into place when whole; of them MLflow's.
 
 A process that is killed while it makes one leaves nothing that a later one would take for a database, and of several
 that start at once in a new home one makes it and the others wait.
@@ -28,46 +28,23 @@ def prepare_mlflow(home: Path) -> None:
     """
     path = home / "mlflow.db"
     with locked(mlflow_lock(home)):
-        if not _is_there(path):
-            _make_whole(path, _make_mlflow)
+        if not is_there(path):
+            make_whole(path, _make_mlflow)
             return
         from mlflow.store.db.utils import _get_latest_schema_revision
 
-        found, expected = _version(path), _get_latest_schema_revision()
+        found, expected = schema_version(path), _get_latest_schema_revision()
         if found == expected:
             return
-        if _num_rows(path, "runs", "registered_models") == 0:
-            _move_aside(path)
-            _make_whole(path, _make_mlflow)
+        if num_rows(path, "runs", "registered_models") == 0:
+            move_aside(path)
+            make_whole(path, _make_mlflow)
             return
     raise ResourceError(
-        f"MLflow's database {path} {_described(found)}; this MLflow needs schema {expected}. Of another version: back "
-        f"it up, then `mlflow db upgrade sqlite:///{path}`. Damaged: move it away, and the next run makes a new one "
+        f"MLflow's database {path} {schema_words(found)}; this MLflow needs schema {expected}. Of another version: "
+        f"back it up, then `mlflow db upgrade sqlite:///{path}`. Damaged: move it away, and the next run makes a new one "
         "(artifacts and keys do not need it)."
     )
-
-
-def prepare_prefect(path: Path) -> None:
-    """Make Prefect's database, or bring it to this Prefect's version; one left half-made without runs is made anew.
-
-    Raises:
-        ResourceError: it is damaged.
-    """
-    with locked(path.with_name(f".{path.name}.lock")):
-        if not _is_there(path):
-            _make_whole(path, _make_prefect)
-        elif _version(path) != _prefect_head():
-            try:
-                _make_prefect(path)
-            except Exception as error:
-                if _num_rows(path, "flow_run") != 0:
-                    raise ResourceError(
-                        f"Prefect's database {path} {_described(_version(path))} and cannot be upgraded "
-                        f"({str(error).splitlines()[0]}). Move it away, and the next run makes a new one (artifacts "
-                        "and keys do not need it)."
-                    ) from error
-                _move_aside(path)
-                _make_whole(path, _make_prefect)
 
 
 def _make_mlflow(path: Path) -> None:
@@ -80,31 +57,7 @@ def _make_mlflow(path: Path) -> None:
         engine.dispose()
 
 
-def _make_prefect(path: Path) -> None:
-    import asyncio
-
-    from prefect.server.database.configurations import AioSqliteConfiguration
-    from prefect.server.database.dependencies import provide_database_interface, temporary_database_config
-
-    async def create() -> None:
-        interface = provide_database_interface()
-        await interface.create_db()
-        await (await interface.engine()).dispose()
-
-    with temporary_database_config(AioSqliteConfiguration(f"sqlite+aiosqlite:///{path}")):
-        asyncio.run(create())
-
-
-def _prefect_head() -> str | None:
-    import prefect.server.database
-    from alembic.script import ScriptDirectory
-
-    folder = Path(prefect.server.database.__file__).parent / "_migrations"
-    scripts = ScriptDirectory(str(folder), version_locations=[str(folder / "versions" / "sqlite")])
-    return scripts.get_current_head()
-
-
-def _make_whole(path: Path, make: Callable[[Path], None]) -> None:
+def make_whole(path: Path, make: Callable[[Path], None]) -> None:
     """Let `make` write a database at a temporary path, then give it its name. The caller holds the database's lock."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp*"):
         leftover.unlink()
@@ -130,11 +83,12 @@ def _settle(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Whether a database has anything in it."""
     return path.exists() and path.stat().st_size > 0
 
 
-def _version(path: Path) -> str | None:
+def schema_version(path: Path) -> str | None:
     """The schema of a database; None when it has none, or cannot be read."""
     with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -142,11 +96,12 @@ def _version(path: Path) -> str | None:
     return None
 
 
-def _described(version: str | None) -> str:
+def schema_words(version: str | None) -> str:
+    """A schema in a sentence."""
     return f"has schema {version}" if version else "has no schema that can be read"
 
 
-def _num_rows(path: Path, *tables: str) -> int | None:
+def num_rows(path: Path, *tables: str) -> int | None:
     """Rows in tables, of which some may not be there; None when the database cannot be read."""
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
@@ -157,7 +112,7 @@ def _num_rows(path: Path, *tables: str) -> int | None:
         return None
 
 
-def _move_aside(path: Path) -> None:
+def move_aside(path: Path) -> None:
     """Keep what lies there under another name: it holds no run, and a person may want to look at it."""
     aside = path.with_name(f"{path.name}.half-made-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
     path.rename(aside)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from modelmill.flows.prefect_database import prepare_prefect
 from modelmill.services import databases
-from modelmill.services.databases import prepare_mlflow, prepare_prefect
+from modelmill.services.databases import prepare_mlflow
 from modelmill.tasks.errors import ResourceError
 from tests.flows.forked import context, start_mill
 from tests.flows.tiny import Tiny
