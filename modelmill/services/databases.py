@@ -42,8 +42,8 @@ def prepare_mlflow(home: Path) -> None:
             return
     raise ResourceError(
         f"MLflow's database {path} {schema_words(found)}; this MLflow needs schema {expected}. Of another version: "
-        f"back it up, then `mlflow db upgrade sqlite:///{path}`. Damaged: move it away, and the next run makes a new one "
-        "(artifacts and keys do not need it)."
+        f"back it up, then `mlflow db upgrade sqlite:///{path}`. Damaged: move it away, and the next run makes a new "
+        "one (artifacts and keys do not need it)."
     )
 
 
