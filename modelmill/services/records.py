@@ -56,7 +56,7 @@ class Manifest(Record):
     identity: IdentityRecord
     files: list[_File]
     counts: _Counts
-    metrics: dict[str, float]
+    metrics: dict[str, float | bool]
     inputs: list[dict[str, str]]
     recipe_part: dict[str, Any]
     waivers: list[str]

@@ -26,7 +26,9 @@ class ToySpec(StageSpec):
     def config_module(self) -> str:
         return __name__
 
-    entry_module = config_module
+    @property
+    def entry_module(self) -> str:
+        return __name__
 
 
 def external_digests(config: Config) -> dict[str, str]:

@@ -60,7 +60,7 @@ def test_a_home_made_before_evidence_had_places_is_read_as_it_is(tmp_path: Path)
     write_json(tmp_path / "keys" / "clean" / f"{made['key']}.json", old)
     remove_path(tmp_path / "checked")
     found = store.find("clean", made["key"])
-    assert found == old
+    assert found is not None and found == old
     assert (store.evidence_path(found) / "dropped" / "a").read_text() == "x"
     store.require_whole(found, "clean")
     (store.artifact_path(made["digest"]) / "a").write_text("2")
