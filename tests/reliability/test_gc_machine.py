@@ -219,5 +219,5 @@ def killed_after(renames: int | None) -> Iterator[None]:
 
 TestHome = Home.TestCase
 TestHome.settings = settings(
-    max_examples=70, stateful_step_count=16, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+    max_examples=50, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
