@@ -46,6 +46,7 @@ _LONGEST = [
     "services/test_inference.py",
     "services/test_serving.py",
     "flows/test_line.py",
+    "reliability/test_first_start.py",
 ]
 _WITH_STACK = ("flows/test_browser.py", "flows/test_deployments.py", "security/test_foreign_pages.py")
 

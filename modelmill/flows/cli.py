@@ -161,21 +161,38 @@ def accept(
 
 @app.command()
 def gc(
+    keep: Annotated[str, typer.Option(metavar="TIME", help="Keep what is younger, such as 12h, 14d or 0.")] = "14d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove artifacts and unfinished work that no recipe's newest run uses."""
-    from modelmill.flows import inspection
+    """Remove artifacts and unfinished work that nothing needs: no recipe's newest or newest complete run, no alias."""
+    from modelmill.flows import housekeeping
 
-    inspection.collect_garbage(console, dry_run, as_json)
+    housekeeping.collect_garbage(console, keep, dry_run, yes, as_json)
 
 
 @app.command()
-def verify(as_json: JsonOption = False) -> None:
-    """Compare every file of the newest run's artifacts with the digest in its manifest."""
-    from modelmill.flows import inspection
+def verify(
+    recipe: RecipeOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Check all artifacts of this home.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Restore what can be restored, move the rest away.")] = False,
+    rebuild: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Build this stage once more and compare; nothing is published.")
+    ] = None,
+    overrides: SetOption = None,
+    compute: ComputeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the newest run's artifacts with their manifests, byte by byte, and all manifests and records."""
+    if rebuild is not None:
+        from modelmill.flows.rebuild import verify_rebuild
 
-    inspection.verify_artifacts(console, as_json)
+        verify_rebuild(console, rebuild, recipe, overrides or [], compute, as_json)
+        return
+    from modelmill.flows import housekeeping
+
+    housekeeping.verify_home(console, recipe, everything, repair, as_json)
 
 
 @app.command()

@@ -9,7 +9,8 @@ from modelmill.flows.environment import mill_home
 from modelmill.flows.inspection import current_line, print_json, stage_views
 from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, load_line, load_recipe
-from modelmill.services.store import Store, read_line
+from modelmill.services.lines import newest_of_stage, read_line
+from modelmill.services.store import Store
 from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import InputError, RecipeError
 
@@ -51,7 +52,10 @@ def run_and_report(
     with ConsoleObserver(quiet) as observer:
         outcome = reuse_finished_line(request, line, [observer]) or run_line_flow(request, [observer], line)
     if as_json:
-        print_json(console, {"stages": stage_views(line.name), "seconds": outcome.seconds, "links": outcome.links})
+        print_json(
+            console,
+            {"stages": stage_views(line.name, this_run_only=True), "seconds": outcome.seconds, "links": outcome.links},
+        )
         return
     from modelmill.flows.ending import print_ending
 
@@ -116,6 +120,8 @@ def make_report(recipe: str | None, output: Path | None) -> Path:
     views = []
     for stage in stage_views(record["name"]):
         manifest = store.find(stage["stage"], stage["key"]) if stage["key"] else None
+        if manifest:
+            store.require_whole(manifest, stage["id"], trust_unknown=True, evidence=True)
         views.append(
             StageView(
                 id=stage["id"],
@@ -127,6 +133,7 @@ def make_report(recipe: str | None, output: Path | None) -> Path:
                 peak_memory_bytes=stage.get("peak_memory_bytes"),
                 manifest=manifest or {},
                 artifact=store.artifact_path(manifest["digest"]) if manifest else None,
+                evidence=store.evidence_path(manifest) if manifest else None,
                 why=list(stage["why"]),
             )
         )
@@ -134,13 +141,20 @@ def make_report(recipe: str | None, output: Path | None) -> Path:
 
 
 def release_folder(recipe: str | None) -> Path:
-    """The model folder of the newest release. Raises InputError when there is none."""
-    for view in stage_views(recipe):
-        if view["stage"] == "release" and view.get("path"):
-            return Path(view["path"]) / "model"
-    raise InputError(
-        "the newest run has no release yet: finish it with `mill run RECIPE`, or name a folder with --model"
-    )
+    """The model folder of the newest release that is there: a run of a part of the line hides none.
+
+    Raises:
+        InputError: there is none.
+        ContractError: its files changed after it was made.
+    """
+    home = mill_home()
+    store = Store(home)
+    read_line(home, recipe)
+    for build in newest_of_stage(home, "release", recipe):
+        if manifest := store.find("release", build["key"]):
+            store.require_whole(manifest, build["id"])
+            return store.artifact_path(manifest["digest"]) / "model"
+    raise InputError("no run has made a release yet: finish one with `mill run RECIPE`, or name a folder with --model")
 
 
 def start_chat(recipe: str | None, model: Path | None, url: str | None, system: str | None) -> None:

@@ -12,7 +12,16 @@ from modelmill.flows.plan import PlanEntry
 from modelmill.flows.runner import StageStarted
 from modelmill.tasks.errors import MillError
 
-_COLOURS = {"reuse": "green", "resume": "yellow", "build": "cyan", "follows": "blue", "failed": "red", "waiting": "dim"}
+_COLOURS = {
+    "reuse": "green",
+    "resume": "yellow",
+    "build": "cyan",
+    "follows": "blue",
+    "failed": "red",
+    "waiting": "dim",
+    "started": "yellow",
+    "earlier": "dim",
+}
 
 
 class ConsoleObserver:

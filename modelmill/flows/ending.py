@@ -26,7 +26,7 @@ def print_ending(console: Console, line: Line, outcome: Any, report: Path) -> No
     if outcome.status == "skipped":
         console.print(f"skipped: another run of recipe {line.name} is under way in this home")
         return
-    views = stage_views(line.name)
+    views = stage_views(line.name, this_run_only=True)
     console.print()
     console.print(_seconds_table(views))
     for view in views:

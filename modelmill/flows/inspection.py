@@ -15,7 +15,8 @@ from modelmill.flows.environment import mill_home
 from modelmill.flows.plan import PlanEntry, estimate, nearest_build, plan_line
 from modelmill.flows.recipe import Line, load_compute, load_line, load_recipe
 from modelmill.services.identity import differences, stage_identity
-from modelmill.services.store import Store, collect, read_line, unreferenced
+from modelmill.services.lines import STARTED, is_finished, read_line
+from modelmill.services.store import Store
 from modelmill.tasks.errors import ContractError, InputError, RecipeError
 
 
@@ -24,7 +25,7 @@ def current_line(recipe: str | None, overrides: list[str]) -> Line:
     if recipe is not None:
         return load_recipe(recipe, overrides)
     record = read_line(mill_home())
-    return load_line(record["recipe"], overrides, f"recipe {record['name']}")
+    return load_line({"name": record["name"]} | record["recipe"], overrides, f"recipe {record['name']}")
 
 
 def show_plan(
@@ -65,18 +66,38 @@ def _estimate_sentence(entries: list[PlanEntry], seconds: float, cost: float, un
     return sentence + (f"; no estimate for {', '.join(unknown)}." if unknown else ".")
 
 
-def stage_views(recipe: str | None) -> list[dict[str, Any]]:
-    """The stages of the newest run with the figures of their manifests, as `mill show --json` prints them."""
-    store = Store(mill_home())
+def stage_views(recipe: str | None, *, this_run_only: bool = False) -> list[dict[str, Any]]:
+    """The stages of the newest run with the figures of their manifests, as `mill show --json` prints them.
+
+    A stage that this run has not finished shows its build in an older run, unless `this_run_only`.
+    """
+    store, record = Store(mill_home()), read_line(mill_home(), recipe)
     views = []
-    for stage in read_line(mill_home(), recipe)["stages"]:
-        manifest = store.find(stage["stage"], stage["key"]) if stage.get("key") else None
+    for stage in record["stages"]:
         view = {"key": None, "digest": None, "seconds": None, "why": []} | stage
+        manifest = store.find(stage["stage"], stage["key"]) if stage.get("key") and is_finished(stage) else None
+        if view["status"] == STARTED:
+            view["why"] = ["it works, or its run was stopped"]
+        if not is_finished(stage) and not this_run_only and (earlier := stage.get("earlier")):
+            manifest = store.find(stage["stage"], earlier["key"])
+            view |= _earlier_view(view, manifest, earlier["time"]) if manifest else {}
         if manifest:
             view |= {name: manifest[name] for name in ("counts", "metrics", "waivers", "peak_memory_bytes", "inputs")}
             view |= {"path": str(store.artifact_path(manifest["digest"])), "built_because": manifest["why"]}
+            view["evidence"] = str(store.evidence_path(manifest))
         views.append(view)
     return views
+
+
+def _earlier_view(view: dict[str, Any], manifest: dict[str, Any], run_time: float) -> dict[str, Any]:
+    since = time.strftime("%F %H:%M", time.localtime(run_time))
+    return {
+        "status": "earlier" if view["status"] == "waiting" else view["status"],
+        "why": [f"of the run of {since}"],
+        "key": manifest["key"],
+        "digest": manifest["digest"],
+        "seconds": manifest["seconds"],
+    }
 
 
 def show_stages(console: Console, stage: str | None, recipe: str | None, as_json: bool) -> None:
@@ -114,6 +135,8 @@ def _print_stage(console: Console, view: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_row("key", manifest["key"])
     table.add_row("artifact", view["path"])
+    if view["evidence"] != view["path"]:
+        table.add_row("evidence", view["evidence"])
     table.add_row("built because", "; ".join(manifest["why"]))
     table.add_row("seconds", f"{manifest['seconds']:.1f}")
     table.add_row("in", f"{manifest['counts']['in']:,} {manifest['counts']['unit']}")
@@ -173,47 +196,6 @@ def accept_stage(console: Console, stage: str, reason: str, recipe: str | None, 
     console.print(
         f"{stage}: artifact {accepted['digest'][:12]} is accepted under key {identity.key[:12]}", highlight=False
     )
-
-
-def collect_garbage(console: Console, dry_run: bool, as_json: bool) -> None:
-    """List, and unless it is a dry run remove, what nothing uses."""
-    home = mill_home()
-    found = unreferenced(home)
-    if as_json:
-        print_json(
-            console, {"removable": [{"path": str(path), "bytes": size, "why": why} for path, size, why in found]}
-        )
-    else:
-        for path, size, why in found:
-            console.print(f"{size / 1e6:10.1f} MB  {path}  ({why})", highlight=False, soft_wrap=True)
-        verb = "would be freed" if dry_run else "freed"
-        console.print(f"{sum(size for _, size, _ in found) / 1e6:.1f} MB {verb}", highlight=False)
-    if not dry_run:
-        collect(home)
-
-
-def verify_artifacts(console: Console, as_json: bool) -> None:
-    """Check the newest run's artifacts byte by byte.
-
-    Raises:
-        ContractError: a file is missing or changed.
-    """
-    store = Store(mill_home())
-    damaged: dict[str, list[str]] = {}
-    views = stage_views(None)
-    for view in views:
-        manifest = store.find(view["stage"], view["key"]) if view["key"] else None
-        if manifest and (files := store.verify(manifest)):
-            damaged[view["id"]] = files
-    if as_json:
-        print_json(console, {"damaged": damaged})
-    if damaged:
-        listing = "; ".join(f"{stage}: {', '.join(files[:3])}" for stage, files in damaged.items())
-        raise ContractError(
-            f"files differ from their manifests ({listing}). `mill run RECIPE --force STAGE` rebuilds a stage."
-        )
-    if not as_json:
-        console.print(f"all files of {len(views)} stages are as their manifests say")
 
 
 def print_json(console: Console, value: Any) -> None:

@@ -18,6 +18,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Crashed
 
 from modelmill.flows.runner import StageStarted
+from modelmill.services.store import Store
 
 _UPDATE_SECONDS = 1.0
 
@@ -29,12 +30,13 @@ class PrefectObserver:
     What Prefect's API refuses or misses is logged and lost: a page is not worth a stage.
     """
 
-    def __init__(self, client: SyncPrefectClient, stage_ids: Sequence[str]) -> None:
+    def __init__(self, client: SyncPrefectClient, stage_ids: Sequence[str], store: Store) -> None:
         """`stage_ids` are the stages that this run will go through, for the line's own progress bar."""
         self.links: dict[str, str] = {}
         self._waiting = list(stage_ids)
         self._finished: list[tuple[str, dict[str, Any], bool]] = []
         self._client = client
+        self._store = store
         self._run: dict[str, Any] = {}
         self._logger: logging.Logger | logging.LoggerAdapter[Any] = logging.getLogger(__name__)
         self._started, self._why = "", ""
@@ -61,7 +63,7 @@ class PrefectObserver:
             self._why = "reuse: its key and its artifact are unchanged"
             if not reused:
                 self._why = "published: its output was complete when an earlier run was killed"
-        summary = stage_summary(manifest, artifact, self._why, self.links)
+        summary = stage_summary(manifest, artifact, self._store.evidence_path(manifest), self._why, self.links)
         self._create("markdown", f"{slug(stage_id)}-summary", summary, f"{stage_id}: what went in and came out")
         self._finished.append((stage_id, manifest, reused))
         self._waiting = [other for other in self._waiting if other != stage_id]
@@ -120,7 +122,7 @@ class PrefectObserver:
             self._logger.warning("Prefect did not take a progress update: %s", error)
 
 
-def stage_summary(manifest: dict[str, Any], artifact: Path, why: str, links: dict[str, str]) -> str:
+def stage_summary(manifest: dict[str, Any], artifact: Path, evidence: Path, why: str, links: dict[str, str]) -> str:
     """The markdown of a stage's page: why it ran, counts by reason, seconds, key, waivers and where to look on."""
     counts = manifest["counts"]
     lines = [f"## {manifest['id']}", why, "", "| | |", "|---|---|"]
@@ -132,7 +134,7 @@ def stage_summary(manifest: dict[str, Any], artifact: Path, why: str, links: dic
     lines += [f"| key | `{manifest['key'][:16]}` |", f"| artifact | `{artifact}` |"]
     lines += [f"| {name} | {value:,.4g} |" for name, value in sorted(manifest["metrics"].items())]
     lines += [f"| waived | {waiver} |" for waiver in manifest["waivers"]]
-    lines += [f"| {name} | {_link(place)} |" for name, place in _places(artifact, links).items()]
+    lines += [f"| {name} | {_link(place)} |" for name, place in _places(evidence, links).items()]
     return "\n".join([*lines, "", manifest["summary"]])
 
 
@@ -156,12 +158,12 @@ def line_summary(
     return "\n".join(lines)
 
 
-def _places(artifact: Path, links: dict[str, str]) -> dict[str, str]:
+def _places(evidence: Path, links: dict[str, str]) -> dict[str, str]:
     places = {"MLflow, the line": links["mlflow"]} if "mlflow" in links else {}
     if "mlflow_stage_run" in links and "mlflow" in links:
         places["MLflow, this stage"] = links["mlflow"].replace(links["mlflow_run"], links["mlflow_stage_run"])
-    if (artifact / "report").is_dir():
-        places["report"] = str(artifact / "report")
+    if (evidence / "report").is_dir():
+        places["report"] = str(evidence / "report")
     return places
 
 

@@ -11,14 +11,17 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
 
 import uvicorn
 from prefect.server.api.server import create_app
 from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import temporary_database_config
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from modelmill.flows.prefect_database import prepare_prefect
 from modelmill.services.origin_guard import OriginGuard, server_names
 
 
@@ -67,7 +70,11 @@ def _port_of(descriptor: int) -> int:
 
 def _queued_database() -> AbstractContextManager[None]:
     url = PREFECT_API_DATABASE_CONNECTION_URL.value()
-    return temporary_database_config(QueuedSqlite(url)) if url.startswith("sqlite") else nullcontext()
+    if not url.startswith("sqlite"):
+        return nullcontext()
+    if (database := make_url(url).database) not in (None, "", ":memory:"):
+        prepare_prefect(Path(str(database)))
+    return temporary_database_config(QueuedSqlite(url))
 
 
 def _end_with_parent() -> None:

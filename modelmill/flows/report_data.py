@@ -15,7 +15,10 @@ _SAMPLE_CHARACTERS = 600
 
 @dataclass(frozen=True)
 class StageView:
-    """One stage of the newest run. `manifest` is empty and `artifact` None while the stage is not finished."""
+    """One stage of the newest run. `manifest` is empty, `artifact` and `evidence` None while it is not finished.
+
+    evidence: the folder with report/ and dropped/, which may be another than that of the artifact.
+    """
 
     id: str
     stage: str
@@ -26,11 +29,16 @@ class StageView:
     peak_memory_bytes: int | None
     manifest: dict[str, Any] = field(repr=False)
     artifact: Path | None
+    evidence: Path | None
     why: list[str]
 
     def file(self, name: str) -> Path | None:
         """A file of the artifact, if it has it."""
         return self.artifact / name if self.artifact and (self.artifact / name).exists() else None
+
+    def evidence_files(self, pattern: str) -> list[Path]:
+        """Files of the evidence, sorted."""
+        return sorted(self.evidence.glob(pattern)) if self.evidence else []
 
 
 def finished(stages: list[StageView], *names: str) -> list[StageView]:
@@ -108,14 +116,18 @@ def scaling_plots(stages: list[StageView]) -> list[tuple[str, str, Path]]:
     return [
         (stage.id, path.stem.replace("-", " ").replace("_", " "), path)
         for stage in finished(stages, "scaling")
-        for path in sorted((stage.artifact / "report").glob("*.svg"))  # type: ignore[operator]
+        for path in stage.evidence_files("report/*.svg")
     ]
 
 
 def growths(stages: list[StageView]) -> list[dict[str, Any]]:
     """Per extend: id, its gates.json, and the figure that it drew of the facts found before and after each step."""
     return [
-        {"id": stage.id, "gates": read_json(path), "figure": stage.file("report/needle.svg")}
+        {
+            "id": stage.id,
+            "gates": read_json(path),
+            "figure": next(iter(stage.evidence_files("report/needle.svg")), None),
+        }
         for stage in finished(stages, "extend")
         if (path := stage.file("gates.json"))
     ]
@@ -146,7 +158,7 @@ def samples(stages: list[StageView]) -> list[dict[str, str]]:
 
 def _dropped(stage: StageView, reasons: list[str]) -> list[dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
-    for shard in sorted((stage.artifact / "dropped").glob("*.parquet")):  # type: ignore[operator]
+    for shard in stage.evidence_files("dropped/*.parquet"):
         columns = [name for name in ("url", "reason", "text") if name in pq.read_schema(shard).names]
         for row in pq.read_table(shard, columns=columns).to_pylist():
             if row["reason"] in reasons and row["reason"] not in rows:

@@ -1,23 +1,25 @@
 """One stage of a line → reused, or built in its workspace, checked, published and reported to observers."""
 
-import threading
+import contextlib
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from modelmill.flows.building import Following, run_stage_code
 from modelmill.flows.memory import PeakMemory
 from modelmill.flows.plan import PlanEntry, plan_identity
 from modelmill.flows.recipe import Line, Node
 from modelmill.services.compute import Compute
 from modelmill.services.identity import Identity, identity_config, scores_alike, stage_identity
-from modelmill.services.store import Store, require_free_space, save_line
-from modelmill.tasks.contracts import check_inputs
-from modelmill.tasks.errors import InputError, RecipeError
+from modelmill.services.lines import STARTED, save_line
+from modelmill.services.store import Store, read_artifact_manifest, require_free_space
+from modelmill.tasks.errors import ContractError, RecipeError
 from modelmill.tasks.files import raise_if_disk_full, remove_path, write_json
-from modelmill.tasks.journal import Journal, read_events
-from modelmill.tasks.stage import SCORES, Artifact, StageContext, StageResult
+from modelmill.tasks.journal import Journal
+from modelmill.tasks.stage import SCORES, Artifact, StageResult
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Session:
     force: frozenset[str] = frozenset()
     links: dict[str, str] = field(default_factory=dict)
     plans: dict[str, PlanEntry] = field(default_factory=dict)
+    started: dict[str, Identity] = field(default_factory=dict)
     _sampler: Any = None
 
     @property
@@ -73,16 +76,24 @@ class Session:
         """
         node = self.line.node(stage_id)
         identity = stage_identity(node.spec, node.config, self._input_digests(node))
-        entry = plan_identity(node, identity, self.store, stage_id in self.force)
-        if entry.manifest:
-            self._finish(entry, entry.manifest, reused=True)
-            return entry.manifest
-        with self.store.locked_workspace(node.spec.name, identity.key, lambda: self._say_busy(stage_id)) as workspace:
+        if (manifest := self._reuse(node, identity)) is not None:
+            return manifest
+        busy = functools.partial(self._say_busy, stage_id)
+        with _full_disk_said(self.home), self.store.locked_workspace(node.spec.name, identity.key, busy) as workspace:
             # Another process may have built it while this one waited for the workspace.
+            if (manifest := self._reuse(node, identity)) is not None:
+                return manifest
             entry = plan_identity(node, identity, self.store, stage_id in self.force)
-            manifest = entry.manifest or self._build(node, identity, entry, workspace)
-        self._finish(entry, manifest, reused=entry.manifest is not None)
+            self.started[stage_id] = identity
+            self.record()  # from here on `mill gc` knows what this stage is made from
+            manifest = self._build(node, identity, entry, workspace)
+        self._finish(entry, manifest, reused=False)
         return manifest
+
+    def reuse_stage(self, stage_id: str) -> bool:
+        """Take one stage as it is in the store; False if it has to be built."""
+        node = self.line.node(stage_id)
+        return self._reuse(node, stage_identity(node.spec, node.config, self._input_digests(node))) is not None
 
     def reuse_before(self, stage_id: str) -> None:
         """Take every stage before `stage_id` as it is in the store.
@@ -93,16 +104,32 @@ class Session:
         for node in self.line.nodes:
             if node.id == stage_id:
                 return
-            if node.id in self.plans:
+            if node.id in self.plans or self.reuse_stage(node.id):
                 continue
             identity = stage_identity(node.spec, node.config, self._input_digests(node))
             entry = plan_identity(node, identity, self.store)
+            raise RecipeError(
+                f"cannot start at {stage_id}: stage {node.id} before it is not finished "
+                f"({entry.status}: {'; '.join(entry.why)}). Run `mill run {self.line.name} --to {node.id}` first."
+            )
+
+    def _reuse(self, node: Node, identity: Identity) -> dict[str, Any] | None:
+        """Take a stage's artifact from the store if it is there, whole and not to be built by force."""
+        entry = plan_identity(node, identity, self.store, node.id in self.force)
+        if entry.manifest is None:
+            return None
+        try:
+            self.store.require_whole(entry.manifest, node.id, trust_unknown=True)
+        except ContractError as error:
+            self.record((node.id, str(error)))  # so that `mill rerun` without a recipe is about this one
+            raise
+        with self.store.locked():  # `mill gc` removes nothing between its being found and its being recorded
+            entry = plan_identity(node, identity, self.store)
             if entry.manifest is None:
-                raise RecipeError(
-                    f"cannot start at {stage_id}: stage {node.id} before it is not finished "
-                    f"({entry.status}: {'; '.join(entry.why)}). Run `mill run {self.line.name} --to {node.id}` first."
-                )
-            self._finish(entry, entry.manifest, reused=True)
+                return None
+            self._note(entry, entry.manifest, "reuse")
+        self._tell_finished(node.id, entry.manifest, reused=True)
+        return entry.manifest
 
     def sampler(self) -> Any:
         """The inference engine that the stages of this line share, started at its first use."""
@@ -130,11 +157,16 @@ class Session:
                 raise RecipeError(f"stage {node.id} needs {maker}, which is not finished")
         return [(kind, self.plans[maker].digest or "") for kind, maker in node.inputs]
 
-    def _artifacts(self, node: Node) -> dict[str, list[Artifact]]:
+    def _artifacts(self, node: Node, identity: Identity) -> dict[str, list[Artifact]]:
+        """The artifacts that a stage will read, all of them whole."""
+        for digest in identity.external.values():
+            if earlier := read_artifact_manifest(self.store.artifact_path(digest)):
+                self.store.require_whole(earlier, earlier["id"])
         artifacts: dict[str, list[Artifact]] = {}
         for kind, maker in node.inputs:
             manifest = self.plans[maker].manifest
             assert manifest is not None
+            self.store.require_whole(manifest, maker)
             artifacts.setdefault(kind, []).append(self.store.artifact(manifest, maker))
         return artifacts
 
@@ -143,7 +175,6 @@ class Session:
         if published:
             return published
         started = time.time()
-        inputs = self._artifacts(node)
         recipe_part = node.config.model_dump(mode="json")
         if entry.status != "resume":
             for leftover in workspace.iterdir():
@@ -158,28 +189,25 @@ class Session:
                 )
             )  # fmt: skip
         try:
-            with _Following(journal, node.id, self.observers), PeakMemory() as memory:
-                write_json(workspace / "identity.json", identity.as_dict())
-                try:
+            with _full_disk_said(workspace):
+                with Following(journal, node.id, self.observers), PeakMemory() as memory:
+                    write_json(workspace / "identity.json", identity.as_dict())
+                    inputs = self._artifacts(node, identity)
                     result = self._run(node, inputs, workspace, journal, self._scored(node, identity))
-                except Exception as error:
-                    raise_if_disk_full(error, workspace)
-                    raise
-            manifest = _manifest(node, identity, entry, inputs, result, started, memory.peak_bytes)
-            return self.store.publish(workspace, manifest | {"recipe_part": recipe_part, "links": dict(self.links)})
+                manifest = _manifest(node, identity, entry, inputs, result, started, memory.peak_bytes)
+                return self.store.publish(workspace, manifest | {"recipe_part": recipe_part, "links": dict(self.links)})
         except BaseException as error:
             for observer in self.observers:
                 observer.stage_failed(node.id, error)
             raise
 
-    def _scored(self, node: Node, identity: Identity) -> Artifact | None:
-        """The newest build whose scores hold for this one too, unless the stage is forced to do all again."""
+    def _scored(self, node: Node, identity: Identity) -> Path | None:
+        """Scores of the newest build that hold for this one too, unless the stage is forced to do all again."""
         if node.id in self.force:
             return None
         for build in self.store.builds(node.spec.name):
-            folder = self.store.artifact_path(build["digest"])
-            if (folder / SCORES).is_dir() and scores_alike(identity, node.config, build):
-                return self.store.artifact(build, node.id)
+            if scores_alike(identity, node.config, build) and (scores := self.store.whole_part(build, SCORES)):
+                return scores
         return None
 
     def _run(
@@ -188,41 +216,25 @@ class Session:
         inputs: dict[str, list[Artifact]],
         workspace: Path,
         journal: Journal,
-        scored: Artifact | None,
+        scored: Path | None,
     ) -> StageResult:
-        import importlib
-
         require_free_space(self.home, _expected_bytes(inputs, self.store.builds(node.spec.name)))
-        check_inputs(inputs)
-        device = self.compute.device() if node.spec.on_device else "cpu"
-        context = StageContext(
-            config=node.config,
-            inputs=inputs,
-            workspace=workspace,
-            output=workspace / "output",
-            pool=self.compute.pool(workspace, journal, device),
-            journal=journal,
-            sampler=self.sampler,
-            device=device,
-            scored=scored,
-        )
-        result = importlib.import_module(node.spec.entry_module).run(context)
-        if result.rows_out == 0:
-            reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(result.dropped.items())) or "none"
-            raise InputError(
-                f"stage {node.id} has nothing left: {result.rows_in} {result.unit} came in, none went out "
-                f"(dropped: {reasons}). Loosen its settings, or look at its input with `mill show {node.id}`."
-            )
-        return result
+        return run_stage_code(node, inputs, workspace, journal, self.compute, self.sampler, scored)
 
     def _finish(self, entry: PlanEntry, manifest: dict[str, Any], reused: bool) -> None:
-        status = "reuse" if reused else entry.status
+        self._note(entry, manifest, "reuse" if reused else entry.status)
+        self._tell_finished(entry.id, manifest, reused)
+
+    def _note(self, entry: PlanEntry, manifest: dict[str, Any], status: str) -> None:
         self.plans[entry.id] = PlanEntry(
             entry.id, entry.stage, status, entry.why, manifest["key"], manifest["digest"], manifest["seconds"], manifest
         )
+        self.started.pop(entry.id, None)
         self.record()
+
+    def _tell_finished(self, stage_id: str, manifest: dict[str, Any], reused: bool) -> None:
         for observer in self.observers:
-            observer.stage_finished(entry.id, manifest, self.store.artifact_path(manifest["digest"]), reused)
+            observer.stage_finished(stage_id, manifest, self.store.artifact_path(manifest["digest"]), reused)
 
     def record(self, failed: tuple[str, str] | None = None) -> None:
         """Write what is known of this run of the line, for `mill show`, `mill gc` and the report."""
@@ -230,6 +242,8 @@ class Session:
         for node in self.line.nodes:
             entry = self.plans.get(node.id)
             view = entry.as_dict() if entry else {"id": node.id, "stage": node.spec.name, "status": "waiting"}
+            if identity := self.started.get(node.id):
+                view |= {"status": STARTED, "key": identity.key, "external": list(identity.external.values())}
             if failed and failed[0] == node.id:
                 view |= {"status": "failed", "error": failed[1]}
             stages.append(view)
@@ -237,32 +251,13 @@ class Session:
         save_line(self.home, self.line.name, record | {"time": time.time(), "overrides": list(self.line.overrides)})
 
 
-class _Following:
-    """Hands new journal lines to the observers while a stage runs."""
-
-    def __init__(self, journal: Journal, stage_id: str, observers: Sequence[Observer]) -> None:
-        self._journal, self._stage_id, self._observers = journal, stage_id, observers
-        self._stop = threading.Event()
-        self._offset = journal.path.stat().st_size if journal.path.exists() else 0
-        self._thread = threading.Thread(target=self._follow, name=f"journal-{stage_id}", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(0.25):
-            self._read()
-        self._read()
-
-    def _read(self) -> None:
-        events, self._offset = read_events(self._journal.path, self._offset)
-        for event in events:
-            for observer in self._observers:
-                observer.stage_event(self._stage_id, event)
+@contextlib.contextmanager
+def _full_disk_said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise_if_disk_full(error, path)
+        raise
 
 
 def _expected_bytes(inputs: dict[str, list[Artifact]], builds: list[dict[str, Any]]) -> int:

@@ -22,7 +22,9 @@ from modelmill.flows.requests import Request
 from modelmill.flows.runner import Session, StageStarted
 from modelmill.flows.start import HANDED
 from modelmill.services.compute import Compute
+from modelmill.services.lines import line_lock
 from modelmill.services.stack import stack_environment
+from modelmill.services.store import Store
 from modelmill.services.tracking import LineTracking
 from modelmill.tasks.errors import ResourceError
 
@@ -60,7 +62,7 @@ def open_line(
             client = stack.enter_context(get_client(sync_client=True))
             claim_flow_run(client, home, line.name)
             stack.enter_context(tags(*line_tags(home, line.name)))
-            page = PrefectObserver(client, stage_ids)
+            page = PrefectObserver(client, stage_ids, Store(home))
             yield stack.enter_context(_services(request, line, home, force, stage_ids, page))
 
 
@@ -129,7 +131,7 @@ class _Failure:
 @contextlib.contextmanager
 def _line_lock(home: Path, name: str, when_busy: str) -> Iterator[bool]:
     """Hold the lock of one recipe in one home, which the kernel releases if this process dies; False: busy, skip."""
-    path = home / "locks" / f"line-{name}.lock"
+    path = line_lock(home, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as lock:
         try:
@@ -151,8 +153,8 @@ def _line_lock(home: Path, name: str, when_busy: str) -> Iterator[bool]:
 
 def _holder(lock: TextIO) -> str:
     lock.seek(0)
-    text = lock.read()
-    if not text:
+    try:
+        holder = json.loads(lock.read())
+        return f"flow run {holder['flow_run']} (process {holder['process']}, since {holder['since']})"
+    except (ValueError, TypeError, KeyError):
         return "another process"
-    holder = json.loads(text)
-    return f"flow run {holder['flow_run']} (process {holder['process']}, since {holder['since']})"

@@ -16,8 +16,9 @@ from modelmill.flows.recipe import Line, Node, load_compute
 from modelmill.flows.requests import LineRequest
 from modelmill.flows.runner import Observer, Session
 from modelmill.services.compute import Compute
+from modelmill.services.lines import read_line
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy
-from modelmill.services.store import Store, read_line
+from modelmill.services.store import Store
 from modelmill.tasks.errors import InputError
 
 
@@ -100,8 +101,8 @@ def reuse_finished_line(request: LineRequest, recipe: Line, observers: Sequence[
     session = Session(recipe, mill_home(), compute, observers, links=last_links(recipe.name))
     if request.from_stage:
         session.reuse_before(request.from_stage)
-    for node in nodes:
-        session.run_stage(node.id)
+    if not all(session.reuse_stage(node.id) for node in nodes):  # something went since the plan was made
+        return None
     seconds = time.monotonic() - started
     stages = [entry.as_dict() for entry in session.plans.values()]
     return LineOutcome("completed", seconds, seconds, session.links, stages)

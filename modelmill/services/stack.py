@@ -104,6 +104,7 @@ def _start_all(
         parts.append(_prefect(home, _checked_port(prefect_port, "Prefect's server", "--prefect-port"), names))
     if "MLFLOW_TRACKING_URI" not in os.environ:
         parts.append(_mlflow(home, _checked_port(mlflow_port, "MLflow's server", "--mlflow-port"), names))
+        _prepare_mlflow(home)
     if "RAY_ADDRESS" not in os.environ:
         parts.append(_ray(home, _checked_port(ray_port, "the Ray head", "--ray-port")))
     environment = {name: value for part in parts for name, value in part.found_by.items()}
@@ -153,6 +154,12 @@ def _mlflow(home: Path, port: int, names: list[str]) -> _Part:
     # Its job runner (for GenAI evaluation) would add three idle processes.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return _Part("mlflow", command, url, lambda: _answers(f"{url}/health"), environment, {"MLFLOW_TRACKING_URI": url})
+
+
+def _prepare_mlflow(home: Path) -> None:
+    from modelmill.services.databases import prepare_mlflow
+
+    prepare_mlflow(home)
 
 
 def _ray(home: Path, port: int) -> _Part:

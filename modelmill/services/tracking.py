@@ -19,9 +19,11 @@ from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 from ruamel.yaml import YAML
 
+from modelmill.services.databases import prepare_mlflow
 from modelmill.services.lineage import dataset_inputs, flat_params, made_by, summary_note
 from modelmill.services.registry import register_release
 from modelmill.services.stack import locked, mlflow_artifacts, mlflow_database, mlflow_lock, stack_environment
+from modelmill.services.store import Store
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.journal import read_events
 
@@ -117,8 +119,9 @@ class LineTracking:
         if not reused:
             self._client.log_dict(self._child, manifest, "manifest.json")
             self._client.log_text(self._child, manifest["summary"], "summary.md")
-            if (artifact / "report").is_dir():
-                self._client.log_artifacts(self._child, str(artifact / "report"), "report")
+            report = Store(self._home).evidence_path(manifest) / "report"
+            if report.is_dir():
+                self._client.log_artifacts(self._child, str(report), "report")
         if manifest["type"] == "release":
             name = manifest["recipe_part"].get("name", self._name)
             register_release(self._client, name, artifact / "model", self._child, manifest["digest"])
@@ -211,9 +214,16 @@ def _said_only() -> Iterator[None]:
 def prepare_tracking(home: Path) -> None:
     """Open MLflow, and create its embedded database if there is none: worth doing while something else starts."""
     uri = tracking_uri(home)
-    if not uri.startswith("http"):
-        with locked(mlflow_lock(home)):
-            MlflowClient(uri, uri).search_experiments(max_results=1)
+    if uri.startswith("http"):
+        return
+    _prepare_database(home, uri)
+    with locked(mlflow_lock(home)):  # whoever opens a database first adds the default experiment
+        MlflowClient(uri, uri).search_experiments(max_results=1)
+
+
+def _prepare_database(home: Path, uri: str) -> None:
+    if uri == mlflow_database(home):
+        prepare_mlflow(home)
 
 
 def tracking_uri(home: Path) -> str:
@@ -274,7 +284,8 @@ def _final_metrics(manifest: dict[str, Any]) -> list[Metric]:
 
 def _open_experiment(home: Path, uri: str, name: str) -> tuple[MlflowClient, str]:
     if uri.startswith("http"):
-        _require_server(uri)
+        require_server(uri)
+    _prepare_database(home, uri)
     client = MlflowClient(uri, uri)
     embedded = not uri.startswith("http")
     with locked(mlflow_lock(home)):
@@ -289,7 +300,8 @@ def _open_experiment(home: Path, uri: str, name: str) -> tuple[MlflowClient, str
             raise ResourceError(f"MLflow at {uri} cannot be used: {error}") from error
 
 
-def _require_server(uri: str) -> None:
+def require_server(uri: str) -> None:
+    """Raises ResourceError when MLflow's server does not answer."""
     try:
         httpx.get(f"{uri}/health", timeout=20).raise_for_status()
     except httpx.HTTPError as error:

@@ -47,4 +47,14 @@ def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         file.seek(offset)
         data = file.read()
     complete = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()], offset + len(complete)
+    events = [event for line in complete.splitlines() if (event := _event(line))]
+    return events, offset + len(complete)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """One event; None for a line that a power cut left torn: progress is not worth a stage."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None

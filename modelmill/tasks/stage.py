@@ -134,7 +134,7 @@ class StageContext:
     workspace: folder that survives kills; resume from what lies there. It is deleted after publishing.
     output: folder inside the workspace that becomes the artifact. Write with `atomic_path`.
     device: "cpu" or "cuda" (placement; must not change the result of a data stage).
-    scored: an earlier build of this stage that differs in `after_scores` fields alone, for its folder `scores`.
+    scored: the folder `scores` of an earlier build of this stage that differs in `after_scores` fields alone.
     """
 
     config: Any
@@ -145,7 +145,7 @@ class StageContext:
     journal: Journal
     sampler: Callable[[], Sampler]
     device: str = "cpu"
-    scored: Artifact | None = None
+    scored: Path | None = None
 
     def latest(self, type: str) -> Artifact:
         """The last artifact of this type before the stage on the line."""

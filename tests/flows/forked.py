@@ -6,6 +6,7 @@ This module imports nothing of Modelmill, so that a forked process can use anoth
 import multiprocessing
 import os
 import sys
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def import_before(*libraries: str) -> None:
 
 
 import_before()
+
+
+def context() -> ForkServerContext:
+    """To start other functions in such processes."""
+    return _CONTEXT
 
 
 def start_mill(

@@ -23,6 +23,9 @@ ESCAPE = "\x1b[31mred\u202e"
 INPUTS = {"ingest": [], "clean": [("pages", "ingest")], "dedup": [("documents", "clean")]}
 
 
+IDENTITY = {"config": {}, "inputs": [], "code": {}, "libraries": {}, "external": {}}
+
+
 def page(number: int, text: str = "", host: str = "a.example", **columns: Any) -> dict[str, Any]:
     row = {"id": f"id-{number:03d}", "url": f"https://{host}/{number}", "source": "crawl", "title": f"Page {number}"}
     return row | {"text": text or f"First line of {number}.\nSecond line."} | columns
@@ -52,6 +55,7 @@ def write_stage(
         "counts": counts | {"dropped": {reason: reasons.count(reason) for reason in sorted(set(reasons))}},
         "inputs": [{"type": kind, "stage": maker, "digest": f"digest-of-{maker}"} for kind, maker in INPUTS[stage]],
         "recipe_part": part, "metrics": {}, "waivers": [], "peak_memory_bytes": 1, "why": ["build"], "summary": "",
+        "type": "documents", "seconds": 1.0, "files": [], "identity": IDENTITY,
     }  # fmt: skip
     write_json(artifact / "manifest.json", manifest)
     write_json(home / "keys" / stage / f"key-of-{stage}.json", manifest)

@@ -21,7 +21,9 @@ def view(folder: Path, stage: str, **changes: Any) -> StageView:
     artifact.mkdir(parents=True, exist_ok=True)
     counts = {"in": 10, "out": 7, "unit": "documents", "dropped": {"too_short": 2, "language": 1}}
     manifest = {"counts": counts, "waivers": [], "why": ["build", "never built"]} | changes
-    return StageView(stage, stage, "build", "k" * 64, "d" * 64, 1.5, 10**8, manifest, artifact, ["never built"])
+    return StageView(
+        stage, stage, "build", "k" * 64, "d" * 64, 1.5, 10**8, manifest, artifact, artifact, ["never built"]
+    )
 
 
 def scaling(folder: Path) -> StageView:
@@ -159,7 +161,7 @@ def test_run_without_a_forecast_says_nothing_about_it(tmp_path: Path) -> None:
 
 
 def test_stage_that_was_not_reached_is_listed(tmp_path: Path) -> None:
-    waiting = StageView("release", "release", "waiting", "", "", None, None, {}, None, [])
+    waiting = StageView("release", "release", "waiting", "", "", None, None, {}, None, None, [])
     html = page([waiting], tmp_path)
     assert "<b>release</b>" in html
     assert "waiting" in html

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from modelmill.services.aliases import aliased_releases
 from modelmill.services.registry import ALIAS
 from modelmill.services.tracking import PARENT, LineTracking, log_report, metric_name, recipe_of
 from modelmill.tasks.errors import InputError, ResourceError
@@ -71,12 +72,13 @@ def children(client: MlflowClient, line: LineTracking) -> list[Run]:
 
 def build(line: LineTracking, stage: str, folder: Path) -> dict[str, Any]:
     """A stage that runs: the events that the runner sends, and an artifact with a report."""
-    (folder / "report").mkdir(parents=True, exist_ok=True)
-    (folder / "report" / "curve.svg").write_text("<svg/>")
     line.stage_started(Started(stage, folder))
     for step in range(3):
         line.stage_event(stage, {"kind": "metrics", "step": step, "values": {"loss": 3.0 - step}, "time": time.time()})
     done = manifest(stage, line.links)
+    report = line._home / "artifacts" / done["digest"] / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    (report / "curve.svg").write_text("<svg/>")
     line.stage_finished(stage, done, folder, reused=False)
     return done
 
@@ -185,6 +187,17 @@ def test_a_release_is_registered_once_with_its_alias_and_without_a_copy(
     place = client.get_run(version.run_id or "").info.artifact_uri or ""
     linked = Path(place.removeprefix("file://")) / "model" / "model.safetensors"
     assert linked.samefile(artifact / "model" / "model.safetensors")
+    digest = manifest("release", {}, "release")["digest"]
+    assert aliased_releases(home)[digest] == "alias current of model small-model in MLflow's registry"
+
+
+def test_which_releases_have_an_alias_is_asked_of_the_registry_that_runs_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert aliased_releases(tmp_path) == {}  # no run, no registry
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(ResourceError, match=r"http://127\.0\.0\.1:9 does not answer"):
+        aliased_releases(tmp_path)
 
 
 def test_twelve_reused_stages_take_less_than_three_seconds(home: Path, client: MlflowClient, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from modelmill.flows.look.stage import data_stage, require_data_stage
 from modelmill.flows.look.survey import survey
 from modelmill.flows.look.terminal import print_survey, print_traces
 from modelmill.flows.look.trace import traces
-from modelmill.services.store import read_line
+from modelmill.services.lines import read_line
 from modelmill.tasks.errors import RecipeError
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from modelmill.flows.environment import mill_home
 from modelmill.flows.inspection import stage_views
 from modelmill.flows.look.shards import Shards, shards_of
-from modelmill.services.store import Store, read_line
+from modelmill.services.lines import read_line
+from modelmill.services.store import Store
 from modelmill.tasks.errors import InputError, RecipeError
 
 # Stages whose rows are documents → the part of the artifact that holds those they kept.
@@ -108,8 +109,9 @@ def _finished(recipe: str, view: dict[str, Any]) -> DataStage | None:
     manifest = store.find(view["stage"], view["key"]) if view.get("key") else None
     if manifest is None:
         return None
+    store.require_whole(manifest, view["id"], trust_unknown=True, evidence=True)
     artifact = store.artifact_path(manifest["digest"])
-    dropped = shards_of(artifact / "dropped")
+    dropped = shards_of(store.evidence_path(manifest) / "dropped")
     gone = any(manifest["counts"]["dropped"].values()) and not dropped.paths
     return DataStage(
         recipe,

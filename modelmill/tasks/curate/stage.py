@@ -53,8 +53,8 @@ def _found(context: StageContext, documents: Sequence[Path], surveys: Sequence[P
     folder = context.output / SCORES
     if context.scored is not None:
         with atomic_path(folder) as temporary:
-            shutil.copytree(context.scored.path / SCORES, temporary)
-        context.journal.note(f"the scores of build {context.scored.digest[:8]} hold: only thresholds differ")
+            shutil.copytree(context.scored, temporary)
+        context.journal.note("the scores of an earlier build hold: only thresholds differ")
         return read_json(folder / "found.json")
     calls = [
         Call(path.stem, {"documents": str(path), "output": str(survey), "config": context.config})

@@ -50,8 +50,18 @@ def earlier_folder(name: str) -> Path:
 
 def earlier_digests(names: Sequence[str]) -> dict[str, str]:
     """Content digest of each artifact: where it lies and in which order they are named does not count."""
-    digests = [read_json(earlier_folder(name) / "manifest.json")["digest"] for name in names]
+    digests = [_digest(earlier_folder(name)) for name in names]
     return {f"earlier {digest[:16]}": digest for digest in sorted(digests)}
+
+
+def _digest(folder: Path) -> str:
+    try:
+        return str(read_json(folder / "manifest.json")["digest"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{folder / 'manifest.json'} cannot be read, so what dedup.earlier names is unknown. "
+            "`mill verify --all --repair` writes it anew where the artifact belongs to this home."
+        ) from error
 
 
 def usable_folders(names: Sequence[str], levels: dict[str, Any]) -> list[Path]:
@@ -60,7 +70,7 @@ def usable_folders(names: Sequence[str], levels: dict[str, Any]) -> list[Path]:
     Raises:
         InputError: an artifact lacks a level that this run has, or made its keys in another way.
     """
-    folders = {read_json(folder / "manifest.json")["digest"]: folder for folder in map(earlier_folder, names)}
+    folders = {_digest(folder): folder for folder in map(earlier_folder, names)}
     for folder in folders.values():
         found = read_json(folder / "keys" / HEADER)
         for level, settings in levels.items():

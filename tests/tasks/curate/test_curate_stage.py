@@ -14,7 +14,7 @@ from modelmill.tasks.curate.config import Config, external_digests
 from modelmill.tasks.curate.stage import run
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest, read_json, remove_path
-from modelmill.tasks.stage import Artifact, Call, Pool, StageContext
+from modelmill.tasks.stage import Call, Pool, StageContext
 
 Make = Callable[[dict[str, Any]], StageContext]
 
@@ -124,8 +124,7 @@ def test_other_thresholds_take_over_the_scores(make_context: Make, recipe: dict[
     remove_path(context.workspace)
 
     pool = RecordingPool(context.pool)
-    earlier = Artifact("corpus", tmp_path / "earlier", "1" * 64, "curate", {})
-    run(replace(context, pool=pool, scored=earlier))
+    run(replace(context, pool=pool, scored=tmp_path / "earlier" / "scores"))
     assert pool.labels == ["select", "count groups", "balance", "write"]
     assert digests(context.output) == anew
     assert digests(context.output) != digests(tmp_path / "earlier")
