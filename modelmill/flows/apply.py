@@ -14,7 +14,7 @@ from modelmill.flows.apply_settings import DROPPING, OPTIONAL, REQUIRED, STEPS, 
 from modelmill.flows.apply_settings import step_config as step_config
 from modelmill.flows.apply_workers import Workers
 from modelmill.tasks.errors import InputError, RecipeError
-from modelmill.tasks.files import atomic_path
+from modelmill.tasks.files import named_output
 from modelmill.tasks.text.row_files import (
     JSONL_SUFFIXES,
     PARQUET_SUFFIXES,
@@ -122,7 +122,7 @@ class _Output:
         self._stack = ExitStack()
 
     def __enter__(self) -> RowWriter:
-        temporary = self._stack.enter_context(atomic_path(self._path))
+        temporary = self._stack.enter_context(named_output(self._path))
         return self._stack.enter_context(row_writer(temporary, file_suffix(self._path, ROW_SUFFIXES)))
 
     def __exit__(self, *details: Any) -> None:

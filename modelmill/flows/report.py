@@ -10,7 +10,7 @@ from modelmill.flows import expert_plots, plots, report_data
 from modelmill.flows.report_data import StageView
 from modelmill.tasks.evaluate.scorecard import main_header, main_row
 from modelmill.tasks.extend.report import gate_rows, needle_figure, ruler_rows
-from modelmill.tasks.files import atomic_path, read_json
+from modelmill.tasks.files import read_json, write_output
 
 __all__ = ["StageView", "write_report"]
 
@@ -22,8 +22,7 @@ def write_report(stages: list[StageView], path: Path, record: dict[str, Any]) ->
     )
     environment.filters["number"] = lambda value: f"{value:,.0f}"
     page = environment.get_template("report.html").render(**page_values(stages, record))
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_output(path, page)
     return path
 
 

@@ -18,8 +18,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from modelmill.services.identity import Identity
-from modelmill.tasks.errors import InputError, ResourceError
-from modelmill.tasks.files import atomic_path, file_digest, read_json, remove_path, value_digest, write_json
+from modelmill.tasks.errors import InputError, RecipeError, ResourceError
+from modelmill.tasks.files import (
+    atomic_path,
+    file_digest,
+    inside,
+    read_json,
+    refuse_outward_links,
+    remove_path,
+    value_digest,
+    write_json,
+)
+from modelmill.tasks.names import file_name
 from modelmill.tasks.stage import EVIDENCE, Artifact
 
 MANIFEST = "manifest.json"
@@ -33,20 +43,24 @@ class Store:
 
     def find(self, stage: str, key: str) -> dict[str, Any] | None:
         """The manifest built under this key, or None when there is none or its artifact is gone."""
-        pointer = self.home / "keys" / stage / f"{key}.json"
+        pointer = inside(self.home, self.home / "keys" / stage / f"{key}.json")
         if not pointer.exists():
             return None
         manifest = read_json(pointer)
         return manifest if (self.artifact_path(manifest["digest"]) / MANIFEST).exists() else None
 
     def artifact_path(self, digest: str) -> Path:
-        return self.home / "artifacts" / digest
+        return inside(self.home, self.home / "artifacts" / digest)
 
     def artifact(self, manifest: dict[str, Any], stage_id: str) -> Artifact:
-        """The artifact that a manifest describes, as the stage `stage_id` of a line."""
-        return Artifact(
-            manifest["type"], self.artifact_path(manifest["digest"]), manifest["digest"], stage_id, manifest
-        )
+        """The artifact that a manifest describes, as the stage `stage_id` of a line.
+
+        Raises:
+            InputError: a link leads out of it.
+        """
+        path = self.artifact_path(manifest["digest"])
+        refuse_outward_links(path)
+        return Artifact(manifest["type"], path, manifest["digest"], stage_id, manifest)
 
     def builds(self, stage: str) -> list[dict[str, Any]]:
         """Manifests of all builds of a stage, newest first."""
@@ -54,7 +68,7 @@ class Store:
         return sorted(manifests, key=lambda manifest: manifest["created"], reverse=True)
 
     def workspace(self, stage: str, key: str) -> Path:
-        return self.home / "work" / f"{stage}-{key[:16]}"
+        return inside(self.home, self.home / "work" / f"{stage}-{key[:16]}")
 
     @contextmanager
     def locked_workspace(self, stage: str, key: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Path]:
@@ -76,7 +90,8 @@ class Store:
         Raises:
             InputError: the output holds no file outside the evidence folders.
         """
-        output = workspace / "output"
+        output = inside(workspace, workspace / "output")
+        refuse_outward_links(output)
         for leftover in list(output.rglob(".*.tmp")):
             remove_path(leftover)
         files = folder_files(output)
@@ -202,9 +217,17 @@ def collect(home: Path) -> int:
 
 def save_line(home: Path, name: str, record: dict[str, Any]) -> None:
     """Remember the newest run of a recipe, and that it was the newest of all."""
-    write_json(home / "lines" / f"{name}.json", record)
+    write_json(line_file(home, name), record)
     with atomic_path(home / "latest") as temporary:
         temporary.write_text(name)
+
+
+def line_file(home: Path, name: str) -> Path:
+    """Where the newest run of a recipe is recorded. Raises RecipeError where the name cannot be a recipe's."""
+    try:
+        return inside(home, home / "lines" / f"{file_name(name)}.json")
+    except ValueError as error:
+        raise RecipeError(f"expected the name of a recipe that was run in this home: {error}") from error
 
 
 def read_line(home: Path, name: str | None = None) -> dict[str, Any]:
@@ -215,8 +238,8 @@ def read_line(home: Path, name: str | None = None) -> dict[str, Any]:
     """
     if name is None and (home / "latest").exists():
         name = (home / "latest").read_text()
-    path = home / "lines" / f"{name}.json"
-    if name is None or not path.exists():
+    path = None if name is None else line_file(home, name)
+    if path is None or not path.exists():
         what = f"recipe {name}" if name else "any recipe"
         raise InputError(f"no run of {what} is recorded under {home}. Start one with `mill run RECIPE`.")
     return read_json(path)

@@ -23,7 +23,7 @@ from modelmill.flows.benches.measured import Measured, check_place
 from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.stage import run
-from modelmill.tasks.files import file_digest, value_digest
+from modelmill.tasks.files import file_digest, value_digest, write_output
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.stage import Call, Pool
 from modelmill.tasks.text.shards import write_shard
@@ -165,4 +165,4 @@ def bench_dedup(
         figures = ", ".join(f"{name} {value:.1f}" for name, value in row.quality.items())
         console.print(f"{row.tool}: {row.rate:.2f} {row.unit} a core; {figures}", highlight=False)
     if output:
-        output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        write_output(output, json.dumps([asdict(row) for row in rows], indent=1) + "\n")

@@ -11,7 +11,7 @@ from modelmill.flows.look.stage import DataStage
 from modelmill.flows.look.survey import Survey
 from modelmill.flows.look.text import visible
 from modelmill.flows.look.trace import Trace
-from modelmill.tasks.files import atomic_path
+from modelmill.tasks.files import write_output
 
 
 def write_survey(look: Survey, stage: DataStage, command: str, path: Path) -> Path:
@@ -48,8 +48,7 @@ def _write(template: str, path: Path, **values: Any) -> Path:
     environment.filters["number"] = lambda value: f"{value:,.0f}"
     environment.filters["percent"] = percent
     page = environment.get_template(template).render(**values)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_output(path, page)
     return path
 
 

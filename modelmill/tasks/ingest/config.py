@@ -11,6 +11,7 @@ from modelmill.tasks.ingest.documentation.catalog import STANDARD_LIBRARY, packa
 from modelmill.tasks.ingest.files import expand, is_remote
 from modelmill.tasks.ingest.folder_site import FolderSite, site_digest
 from modelmill.tasks.ingest.remote import Download
+from modelmill.tasks.names import FileName
 from modelmill.tasks.stage import StageConfig
 
 DocumentationPackages = tuple[str, ...]
@@ -37,7 +38,7 @@ class Limits(StageConfig):
 class Source(StageConfig):
     """What every kind of source has."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
+    name: FileName
     """Shown in reports and written to the column `source`; unique in the recipe."""
     edition: str = ""
     """A label such as a date. What lies behind an address is not known before it is read: change the label to
