@@ -52,17 +52,16 @@ def exit_code(command: Callable[[], Any], errors: Console) -> int:
         code = int(code or 0)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
+    except SystemExit:  # so rich and typer end when nobody reads what they print
+        code = OUTPUT_CLOSED
     except Exception as error:
         told = _told(error, errors)
         if told is None:
             raise
         code = told
     if _output_is_closed():
-        code = code if isinstance(code, int) and code > 1 else OUTPUT_CLOSED
         _drop_output()
-    elif code == INTERRUPTED:
+    if code == INTERRUPTED:
         errors.print("stopped; the same command continues from here")
     return code
 
@@ -75,15 +74,14 @@ def _told(error: Exception, errors: Console) -> int | None:
     if hasattr(usage, "exit_code") and hasattr(usage, "show"):
         usage.show()
         return usage.exit_code
-    known = as_mill_error(error)
+    known = _output_is_full() or as_mill_error(error)
     if known is None:
         return None
-    _drop_full_output()
     from modelmill.flows.look.text import visible
 
     with contextlib.suppress(OSError):
         errors.print(f"[bold red]mill:[/] {type(known).__name__}:", end=" ")
-        errors.print(visible(str(known)), markup=False, highlight=False)
+        errors.print(visible(str(known)), markup=False, highlight=False, soft_wrap=True)
     return known.exit_code
 
 
@@ -140,9 +138,11 @@ def _drop_output() -> None:
     os.close(null)
 
 
-def _drop_full_output() -> None:
+def _output_is_full() -> ResourceError | None:
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
+    except OSError as error:
         _drop_output()
+        return ResourceError(f"the standard output cannot be written: {os.strerror(error.errno or 0)}")
+    return None
