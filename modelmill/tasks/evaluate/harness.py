@@ -10,14 +10,16 @@ from typing import Any
 
 import datasets
 import datasets.config
+import jinja2
 from huggingface_hub import constants as hub
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from modelmill.tasks.errors import InputError, ResourceError
+from modelmill.tasks.errors import InputError, RecipeError, ResourceError
 from modelmill.tasks.evaluate.adapter import SamplerLM
 from modelmill.tasks.evaluate.config import HarnessTask
+from modelmill.tasks.evaluate.task_code import ADVICE, without_code
 from modelmill.tasks.suites.reader import Suite, load_suite, question_prompt
 
 # Digits kept of a score: more than any interval resolves, fewer than batch shapes change.
@@ -31,22 +33,33 @@ def harness_scores(lm: SamplerLM, task: HarnessTask) -> dict[str, Any]:
 
     Raises:
         InputError: there is no such task, or it cannot be read.
+        RecipeError: it would run a program, and the recipe does not allow that.
     """
-    with offline(not task.hub), quiet_lm_eval():
+    is_open = task.allow_code or task.source()[0] == "registry"
+    with offline(not task.hub), quiet_lm_eval(), contextlib.nullcontext() if is_open else without_code():
         loaded = load_tasks(task)
         tasks: dict[str, Any] = loaded["tasks"]
         for each in tasks.values():
+            functions = {} if each.config.process_results else getattr(each, "_metric_fn_list", {})
+            if unknown := [name for name, function in functions.items() if function is None]:
+                raise InputError(f"the lm-eval task {task.task!r} names metrics that lm-eval has not: {unknown}")
             each.set_config(key="num_fewshot", value=task.num_fewshot)
             each.set_fewshot_seed(seed=1234)
         lm.needs_greedy = any(each.OUTPUT_TYPE == "loglikelihood" for each in tasks.values())
-        results: Any = evaluate(
-            lm,
-            loaded,
-            limit=task.limit,
-            bootstrap_iters=1000,
-            log_samples=True,
-            apply_chat_template=task.chat_template,
-        )
+        if not task.allow_code and any(getattr(each, "UNSAFE_CODE", False) for each in tasks.values()):
+            raise RecipeError(f"the lm-eval task {task.task!r} executes programs that the model writes; {ADVICE}")
+        try:
+            results: Any = evaluate(
+                lm,
+                loaded,
+                limit=task.limit,
+                bootstrap_iters=1000,
+                log_samples=True,
+                apply_chat_template=task.chat_template,
+                confirm_run_unsafe_code=task.allow_code,
+            )
+        except jinja2.TemplateError as error:
+            raise InputError(f"a template of the lm-eval task {task.task!r} cannot be rendered: {error}") from error
     return {name: task_scores(results, name) for name in sorted(tasks)}
 
 

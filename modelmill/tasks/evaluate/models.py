@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest, value_digest
-from modelmill.tasks.models.folder import check_model_folder
+from modelmill.tasks.models.folder import check_config
 from modelmill.tasks.stage import Artifact
 
 
@@ -56,7 +56,7 @@ def step_number(folder: Path) -> int:
 
 def line_model(model_id: str, artifact: Artifact, folder: Path) -> LineModel:
     """What the stage needs to know of one Hugging Face folder."""
-    config = check_model_folder(folder)
+    config = check_config(folder)
     return LineModel(
         id=model_id,
         stage=artifact.manifest.get("stage", artifact.stage_id),

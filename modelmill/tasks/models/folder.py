@@ -128,7 +128,7 @@ def opening(folder: Path) -> Iterator[None]:
         # A panic of the tokenizers' Rust is no Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             raise InputError(
                 f"{folder} needs Python code that comes with it, which is never run; take a model of an architecture "

@@ -22,7 +22,8 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
         InputError: the folder has no tokenizer, or one that needs code of its own.
     """
     folder = Path(folder)
-    check_tokenizer_folder(folder)
+    # transformers reads the model's configuration, where there is one, to find the tokenizer's class.
+    (check_config if (folder / "config.json").exists() else check_tokenizer_folder)(folder)
     bound_templates()
     with opening(folder):
         return AutoTokenizer.from_pretrained(folder, **_SAFE)

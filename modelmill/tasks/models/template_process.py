@@ -14,7 +14,7 @@ import resource
 import sys
 from typing import Any
 
-CPU_SECONDS = 10
+CPU_SECONDS = 5
 MEMORY_BYTES = 4 << 30
 TEXT_CHARACTERS = 16_000_000
 
