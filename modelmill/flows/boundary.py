@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import select
 import signal
 import sqlite3
@@ -29,6 +30,11 @@ _ABOUT_PATHS = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "its links lead in a circle",
 }
+_FULL = (
+    "no space is left where this command writes: its standard output, or a disk under {home}. Free some space, then "
+    "run the same command."
+)
+_TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # of `atomic_path`
 _ABOUT_MACHINES = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG)
 _OF_SQLITE = {
     "disk is full": "its disk is full",
@@ -74,7 +80,7 @@ def _told(error: Exception, errors: Console) -> int | None:
     if hasattr(usage, "exit_code") and hasattr(usage, "show"):
         usage.show()
         return usage.exit_code
-    known = _output_is_full() or as_mill_error(error)
+    known = as_mill_error(error)
     if known is None:
         return None
     from modelmill.flows.look.text import visible
@@ -90,20 +96,23 @@ def as_mill_error(error: BaseException) -> MillError | None:
     for cause in _causes(error):
         if isinstance(cause, MillError):
             return cause
+    path = _path(error)
     try:
-        raise_if_disk_full(error, Path(_path(error) or os.environ.get("MILL_HOME", "/")))
+        raise_if_disk_full(error, Path(path or os.environ.get("MILL_HOME", "/")))
     except ResourceError as full:
-        return full
+        return full if path else ResourceError(_FULL.format(home=os.environ.get("MILL_HOME")))
     for cause in _causes(error):
         reason = next((why for text, why in _OF_SQLITE.items() if text in str(cause).lower()), None)
         if isinstance(cause, sqlite3.Error) and reason:
             home = os.environ.get("MILL_HOME", "the home")
-            return ResourceError(f"a database in {home} cannot be used: {reason} ({cause})")
+            return ResourceError(
+                f"a database in {home} cannot be used: {reason} ({cause}). Free some space or permit writing, then run "
+                "the same command; or set MILL_HOME to another disk."
+            )
     if isinstance(error, MemoryError):
         return ResourceError("no memory is left; use fewer workers, smaller inputs, or a larger machine")
     if not isinstance(error, OSError):
         return None
-    path = _path(error)
     if path and (reason := _ABOUT_PATHS.get(error.errno or 0)):
         return ResourceError(f"{path} cannot be used: {reason}. Give another path, or set MILL_HOME to another folder.")
     if error.errno in _ABOUT_MACHINES:
@@ -121,7 +130,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _path(error: BaseException) -> str | None:
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
-    return os.fsdecode(name) if isinstance(name, str | bytes) else None
+    if not isinstance(name, str | bytes):
+        return None
+    path = Path(os.fsdecode(name))
+    return str(path.with_name(_TEMPORARY.sub(r"\1", path.name)))
 
 
 def _output_is_closed() -> bool:
@@ -136,13 +148,3 @@ def _drop_output() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
-
-
-def _output_is_full() -> ResourceError | None:
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        _drop_output()
-        return ResourceError(f"the standard output cannot be written: {os.strerror(error.errno or 0)}")
-    return None

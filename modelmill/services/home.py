@@ -43,9 +43,11 @@ def prepare_home(home: Path) -> int:
             f"the home {home} cannot be made: {error.strerror}. Set MILL_HOME to a folder that you may write."
         ) from error
     _check_owner(home)
-    if _is_home(home) or not any(home.iterdir()):
+    is_common = home.stat().st_mode & stat.S_ISVTX  # as /tmp is: never to be closed
+    if _is_home(home) or not (is_common or any(home.iterdir())):
         _check_format(home)
-        _close_to_others(home)
+        if not is_common:
+            _close_to_others(home)
     elif home.stat().st_mode & stat.S_IWOTH:
         raise ResourceError(
             f"everybody may write in {home}, so it cannot be a home. Set MILL_HOME to a folder of its own."

@@ -60,7 +60,11 @@ def named_output(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file to write")
     if path.exists() and not path.is_file():
-        yield path
+        try:
+            yield path
+        except OSError as error:
+            raise_if_disk_full(error, path)
+            raise
         return
     _make_parents(path.parent)
     with atomic_path(path) as temporary:
