@@ -15,6 +15,7 @@ from modelmill.services.stack import stack_environment, start_stack
 from modelmill.tasks.catalog import STAGES
 from modelmill.tasks.files import read_json
 from tests.flows.tiny import Stack
+from tests.homes import open_to_others
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -136,3 +137,7 @@ def test_a_second_up_changes_nothing_and_other_commands_find_the_stack(stack: St
         "RAY_ADDRESS": stack.parts["ray"],
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
+
+
+def test_no_server_of_the_stack_leaves_a_file_that_others_may_open(stack: Stack) -> None:
+    assert open_to_others(stack.home) == []
