@@ -48,6 +48,7 @@ def prepare_home(home: Path) -> int:
         _check_format(home)
         if not is_common:
             _close_to_others(home)
+        _open_databases(home)
     elif home.stat().st_mode & stat.S_IWOTH:
         raise ResourceError(
             f"everybody may write in {home}, so it cannot be a home. Set MILL_HOME to a folder of its own."
@@ -140,6 +141,16 @@ def _close_to_others(home: Path) -> None:
         return
     home.chmod(wanted)
     sys.stderr.write(f"mill: {home} was open to others (mode {mode:04o}) and is closed now (mode {wanted:04o})\n")
+
+
+def _open_databases(home: Path) -> None:
+    """SQLite makes its files 0644 whatever the umask is; in a shared home the group must write them too."""
+    if not is_shared(home):
+        return
+    for name in ("mlflow.db", "prefect/prefect.db"):
+        for path in (home / f"{name}{suffix}" for suffix in ("", "-wal", "-shm")):
+            if path.is_file() and path.stat().st_uid == os.geteuid():
+                path.chmod(0o660)
 
 
 def _is_home(home: Path) -> bool:

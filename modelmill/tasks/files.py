@@ -106,14 +106,15 @@ def _umask() -> int:
 
 
 def _share_with_group(path: Path) -> None:
-    """Where a group shares the home, open what safetensors and tempfile write for the owner alone."""
+    """Where a group shares the home, open what safetensors, tempfile and SQLite write for their owner alone."""
     umask = _umask()
     if umask == _PRIVATE_UMASK:
         return
     for file in [path] if path.is_file() else path.rglob("*"):
         mode = file.lstat().st_mode
-        if stat.S_ISREG(mode) and not mode & 0o077:
-            file.chmod(0o666 & ~umask)
+        wanted = mode | 0o666 & ~umask
+        if stat.S_ISREG(mode) and wanted != mode:
+            file.chmod(stat.S_IMODE(wanted))
 
 
 def inside(folder: Path, path: Path) -> Path:

@@ -53,9 +53,11 @@ def test_a_group_shares_a_home_and_gives_it_back(home: Path) -> None:
     prepare_home(home)
     secret = secret_file(home, "ray")
     share_home(home, GROUP)
+    (home / "prefect" / "prefect.db").chmod(0o640)  # as SQLite makes one whatever the umask is
     assert home_umask(home) == prepare_home(home) == 0o007
     assert mode(home) == mode(home / "artifacts" / "a") == 0o2770
     assert mode(home / "artifacts" / "a" / "rows.parquet") == 0o660
+    assert mode(home / "prefect" / "prefect.db") == 0o660
     assert mode(secret) == 0o640 and mode(secret.parent) == 0o2750
     assert describe_home(home)["shared"] is True
     make_private(home)
