@@ -93,9 +93,8 @@ def _told(error: Exception, errors: Console) -> int | None:
 
 def as_mill_error(error: BaseException) -> MillError | None:
     """The sentence for an error that a user or an administrator can act on; None for a fault of Modelmill."""
-    for cause in _causes(error):
-        if isinstance(cause, MillError):
-            return cause
+    if isinstance(error, MillError):
+        return error
     path = _path(error)
     try:
         raise_if_disk_full(error, Path(path or os.environ.get("MILL_HOME", "/")))
@@ -130,10 +129,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _path(error: BaseException) -> str | None:
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
-    if not isinstance(name, str | bytes):
+    if not isinstance(name, str | bytes) or not name:
         return None
     path = Path(os.fsdecode(name))
-    return str(path.with_name(_TEMPORARY.sub(r"\1", path.name)))
+    return str(path.parent / _TEMPORARY.sub(r"\1", path.name))
 
 
 def _output_is_closed() -> bool:

@@ -43,16 +43,15 @@ def prepare_home(home: Path) -> int:
             f"the home {home} cannot be made: {error.strerror}. Set MILL_HOME to a folder that you may write."
         ) from error
     _check_owner(home)
-    is_common = home.stat().st_mode & stat.S_ISVTX  # as /tmp is: never to be closed
-    if _is_home(home) or not (is_common or any(home.iterdir())):
-        _check_format(home)
-        if not is_common:
-            _close_to_others(home)
-        _open_databases(home)
-    elif home.stat().st_mode & stat.S_IWOTH:
+    mode, is_own = home.stat().st_mode, _is_home(home) or not any(home.iterdir())
+    if mode & stat.S_IWOTH and (mode & stat.S_ISVTX or not is_own):  # as /tmp is, which must not be closed
         raise ResourceError(
             f"everybody may write in {home}, so it cannot be a home. Set MILL_HOME to a folder of its own."
         )
+    if is_own:
+        _check_format(home)
+        _close_to_others(home)
+        _open_databases(home)
     return home_umask(home)
 
 

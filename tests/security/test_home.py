@@ -85,6 +85,7 @@ def test_a_folder_of_other_things_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     assert prepare_home(tmp_path) == 0o077
     assert mode(tmp_path) == 0o755
+    (tmp_path / "artifacts").mkdir()  # as anybody may plant one in /tmp
     tmp_path.chmod(0o1777)
     with pytest.raises(ResourceError, match="everybody may write in"):
         prepare_home(tmp_path)
