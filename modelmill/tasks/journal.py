@@ -40,11 +40,20 @@ class Journal:
 
 
 def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Complete lines after a byte offset, and the offset behind the last of them."""
+    """Complete lines after a byte offset, without those that a full disk cut, and the offset behind the last of them."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read()
     complete = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()], offset + len(complete)
+    events = (_event(line) for line in complete.split(b"\n"))
+    return [event for event in events if event is not None], offset + len(complete)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None

@@ -14,6 +14,7 @@ from modelmill.flows.recipe import load_recipe, read_yaml
 from modelmill.flows.runner import Session
 from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.tasks.errors import RecipeError
+from modelmill.tasks.journal import Journal, read_events
 from tests.flows.tiny import Tiny
 
 MILL = [sys.executable, "-m", "modelmill.flows.cli"]
@@ -193,3 +194,15 @@ def test_a_fault_of_ours_keeps_its_traceback(tmp_path: Path) -> None:
     program = "from modelmill.flows import boundary, cli; boundary.exit_code(lambda: 1 / 0, cli.errors)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+
+
+def test_a_line_that_a_full_disk_cut_does_not_end_what_follows_the_journal(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.note("before")
+    with journal.path.open("ab") as file:
+        file.write(b'{"kind": "note", "te')
+    journal.note("lost with the line that was cut")
+    journal.note("after")
+    events, offset = read_events(journal.path, 0)
+    assert [event["text"] for event in events] == ["before", "after"]
+    assert offset == journal.path.stat().st_size
