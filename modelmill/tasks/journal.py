@@ -40,7 +40,7 @@ class Journal:
 
 
 def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Complete lines after a byte offset, without those that a full disk cut, and the offset behind the last of them."""
+    """Complete lines after a byte offset, less those that a full disk cut, and the offset behind the last of them."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
