@@ -16,7 +16,7 @@ from modelmill.flows.apply_workers import Workers
 from modelmill.flows.environment import mill_home
 from modelmill.services.scratch import remove_if_killed
 from modelmill.tasks.errors import InputError, RecipeError
-from modelmill.tasks.files import atomic_path
+from modelmill.tasks.files import named_output
 from modelmill.tasks.text.row_files import (
     JSONL_SUFFIXES,
     PARQUET_SUFFIXES,
@@ -124,7 +124,7 @@ class _Output:
         self._stack = ExitStack()
 
     def __enter__(self) -> RowWriter:
-        temporary = self._stack.enter_context(atomic_path(self._path))
+        temporary = self._stack.enter_context(named_output(self._path))
         remove_if_killed(mill_home(), temporary)
         return self._stack.enter_context(row_writer(temporary, file_suffix(self._path, ROW_SUFFIXES)))
 

@@ -4,28 +4,24 @@ Imports of the heavy libraries stay inside the commands that need them, so that 
 """
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.text import Text
 
+from modelmill.flows.boundary import exit_code
 from modelmill.flows.environment import mill_home, prepare_environment
 from modelmill.services.scratch import keep_temporary_files
 from modelmill.services.terminal import PlainConsole
-from modelmill.tasks.errors import MillError
+from modelmill.tasks.files import write_output
 
 app = typer.Typer(
-    help="An LLM factory: one rerunnable line from a raw web crawl to an aligned, evaluated, servable model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended, as of a shell's
-
 console = PlainConsole()
 errors = PlainConsole(stderr=True)
 
@@ -43,27 +39,16 @@ AllowHostOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+@app.callback()
+def prepare() -> None:
+    """An LLM factory: one rerunnable line from a raw web crawl to an aligned, evaluated, servable model."""
+    prepare_environment(mill_home())
+    keep_temporary_files(mill_home())
+
+
 def main() -> None:
     """Run a command; an error that a user can act on is one message and its exit code, without a traceback."""
-    prepare_environment(mill_home())
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it stops a command as Ctrl-C does
-    try:
-        keep_temporary_files(mill_home())
-        code = app(standalone_mode=False)  # of a typer.Exit or of Ctrl-C, which it does not raise
-    except MillError as error:
-        errors.print(Text.assemble(("mill:", "bold red"), f" {type(error).__name__}: {error}"))
-        sys.exit(error.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
-    except Exception as error:
-        usage: Any = error  # a usage error of the library under typer, which has no public name
-        if not hasattr(usage, "exit_code") or not hasattr(usage, "show"):
-            raise
-        usage.show()
-        sys.exit(usage.exit_code)
-    if code == INTERRUPTED:
-        errors.print("stopped; the same command continues from here")
-    sys.exit(code)
+    sys.exit(exit_code(lambda: app(standalone_mode=False), errors))
 
 
 @app.command()
@@ -319,6 +304,22 @@ def down() -> None:
     commands.stop_stack(console)
 
 
+@app.command("home")
+def home_of(
+    share: Annotated[
+        str | None, typer.Option("--share", metavar="GROUP", help="Open the home to this group of the machine.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Close the home to all but its owner.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the home is, who may use it and what it holds; or share it with a group."""
+    from modelmill.flows.home import change_home, show_home
+
+    if share is not None or private:
+        change_home(console, share, private)
+    show_home(console, as_json)
+
+
 @app.command("dry-run")
 def dry_run(
     layout: Annotated[str, typer.Argument(help="A layout's name in configs/layouts/, or the path of a layout file.")],
@@ -433,7 +434,7 @@ def print_figures(figures: dict[str, Any], output: Path | None) -> None:
     text = json.dumps(figures, indent=1)
     console.print_json(text)
     if output:
-        output.write_text(text + "\n", encoding="utf-8")
+        write_output(output, text + "\n")
 
 
 if __name__ == "__main__":

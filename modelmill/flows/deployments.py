@@ -18,6 +18,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
+from modelmill.flows.environment import mill_home, prepare_environment
 from modelmill.flows.line import line
 from modelmill.flows.requests import LineRequest, stage_request
 from modelmill.flows.stages import stage_flow
@@ -69,6 +70,7 @@ def discard_missed_runs() -> None:
 
 def main() -> None:
     """Serve all deployments; the schedule comes from the environment."""
+    prepare_environment(mill_home())  # in a container nobody has before
     discard_missed_runs()
     serve(
         *deployments(

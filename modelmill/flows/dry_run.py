@@ -10,6 +10,7 @@ from rich.text import Text
 
 from modelmill.flows.recipe import load_layout
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.files import write_output
 
 if TYPE_CHECKING:
     from modelmill.tasks.lm.dry_run.config import LayoutFile
@@ -45,7 +46,7 @@ def dry_run(console: Console, name: str, output: Path | None) -> None:
     _print(console, file, found)
     if output:
         text = json.dumps({"layout": file.model_dump(mode="json"), "estimate": found.as_dict()}, indent=1)
-        output.write_text(text + "\n", encoding="utf-8")
+        write_output(output, text + "\n")
 
 
 def _print(console: Console, file: "LayoutFile", found: "Estimate") -> None:

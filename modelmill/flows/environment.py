@@ -4,7 +4,10 @@ import os
 import warnings
 from pathlib import Path
 
+from modelmill.services.home import prepare_home
 from modelmill.services.ray_session import LOOPBACK_ONLY
+from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.files import USER_UMASK
 
 _QUIET = {
     # These libraries phone home unless told not to.
@@ -28,18 +31,35 @@ _QUIET = {
 
 
 def mill_home() -> Path:
-    """The folder that holds all state: MILL_HOME, or `.mill` in the nearest folder at or above here with `configs/`."""
-    if "MILL_HOME" in os.environ:
-        return Path(os.environ["MILL_HOME"]).resolve()
-    here = Path.cwd()
+    """The folder that holds all state: MILL_HOME, or `.mill` in the nearest folder at or above here with `configs/`.
+
+    Raises:
+        ResourceError: the current folder was removed.
+    """
+    named = os.environ.get("MILL_HOME")
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        if named and Path(named).is_absolute():
+            return Path(named).resolve()
+        raise ResourceError("the current folder no longer exists; change to another one") from error
+    if named:
+        return Path(named).resolve()
     for folder in (here, *here.parents):
         if (folder / "configs").is_dir():
-            return folder / ".mill"
+            return (folder / ".mill").resolve()
     return here / ".mill"
 
 
 def prepare_environment(home: Path) -> None:
-    """Set what Prefect, MLflow, Ray, vLLM and Hugging Face read at import; a user's own values win."""
+    """Make the home, and set what Prefect, MLflow, Ray, vLLM and Hugging Face read at import; a user's own values win.
+
+    From here on this process and those that it starts write for the owner of the home alone, or for its group. Files
+    that a user names elsewhere get the user's own umask, which is remembered.
+
+    Raises:
+        ResourceError: the home cannot be used.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
@@ -54,6 +74,9 @@ def prepare_environment(home: Path) -> None:
         os.environ.pop("RAY_AUTH_TOKEN", None)  # of a cluster; a local Ray would take it for its own
     elif "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster that the user names has its own
-    # Prefect warns at import about a home that it cannot create inside a folder that is not there yet.
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    before = os.umask(prepare_home(home))
+    os.environ.setdefault(USER_UMASK, f"{before:03o}")
+    if os.access(home, os.W_OK):  # a home on a read-only disk can be looked at
+        # Prefect warns at import about a home that it cannot create inside a folder that is not there yet.
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", category=FutureWarning)

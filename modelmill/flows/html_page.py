@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from modelmill.tasks.files import atomic_path
+from modelmill.tasks.files import write_output
 from modelmill.tasks.text.visible import visible
 
 
@@ -22,8 +22,7 @@ def write_page(template: str, path: Path, **values: Any) -> Path:
     environment.filters["number"] = lambda value: f"{value:,.0f}"
     environment.filters["percent"] = percent
     page = environment.get_template(template).render(**values)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_output(path, page)
     return path
 
 

@@ -13,6 +13,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
+from modelmill.tasks.files import named_output, write_output
+
 # Okabe and Ito's palette, which people who see colours differently can tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 STYLE: dict[Any, Any] = {
@@ -183,7 +185,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, SVG or an HTML page that holds the SVG; closes it."""
     if path.suffix == ".html":
         page = f'<!doctype html><meta charset="utf-8"><title>{path.stem}</title><img src="{svg_uri(figure)}" alt="">'
-        path.write_text(page, encoding="utf-8")
+        write_output(path, page)
         return
-    figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with named_output(path) as temporary:
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(temporary, format=path.suffix[1:], dpi=130, metadata=metadata)
     plt.close(figure)

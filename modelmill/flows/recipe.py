@@ -1,23 +1,25 @@
 """Recipe and compute files (YAML 1.2) and `--set` overrides → a checked line of stages with frozen configurations."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from modelmill.services.compute import ComputeConfig
 from modelmill.services.identity import config_class
 from modelmill.tasks.catalog import STAGES, StageSpec
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.lm.dry_run.config import LayoutFile
+from modelmill.tasks.names import file_name, stage_name
 from modelmill.tasks.placeholders import refuse_literal_secrets
 from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.yaml_text import YAML_BYTES, parse_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_SHOWN = 200  # characters of a value in an error
 _HEADER = ("name", "description", "compute", "line")
 
 
@@ -83,6 +85,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) 
 def load_line(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), origin: str = "recipe") -> Line:
     """Check a recipe given as plain data. Errors as in `load_recipe`."""
     refuse_literal_secrets(data, overrides, origin)
+    name = _checked_name(str(data.get("name", "")), file_name, f"{origin}: name")
     if not isinstance(data.get("line"), list) or not data["line"]:
         raise RecipeError(f"{origin}: expected `line:` with a list of stages, found {data.get('line')!r}")
     entries = [_line_entry(entry, origin) for entry in data["line"]]
@@ -93,8 +96,8 @@ def load_line(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = (),
         )
     for key in data:
         if key not in _HEADER and key not in ids:
-            raise RecipeError(f"{origin}: unknown key {key!r}{_did_you_mean(key, [*_HEADER, *ids])}")
-    settings = {stage_id: dict(data.get(stage_id) or {}) for stage_id in ids}
+            raise RecipeError(f"{origin}: unknown key {key!r}{_did_you_mean(str(key), [*_HEADER, *ids])}")
+    settings = {stage_id: _settings(data.get(stage_id), f"{origin}: stage {stage_id}") for stage_id in ids}
     for override in overrides:
         _apply_override(settings, override)
     nodes = []
@@ -102,7 +105,7 @@ def load_line(data: dict[str, Any], overrides: list[str] | tuple[str, ...] = (),
         config = _checked(config_class(spec.name), settings[stage_id], f"{origin}: stage {stage_id}")
         nodes.append(Node(stage_id, spec, config, _node_inputs(spec, stage_id, entries[:position], origin)))
     return Line(
-        str(data["name"]),
+        name,
         str(data.get("description", "")),
         str(data.get("compute", "laptop")),
         tuple(nodes),
@@ -124,10 +127,13 @@ def load_layout(name_or_path: str) -> LayoutFile:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """One YAML 1.2 mapping. Raises RecipeError."""
+    if path.stat().st_size > YAML_BYTES:
+        raise RecipeError(f"{path} has {path.stat().st_size:,} bytes; a recipe has at most {YAML_BYTES:,}")
     try:
-        data = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not readable as YAML: {error}") from error
+    data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: expected a mapping, found {type(data).__name__}")
     return data
@@ -150,7 +156,23 @@ def _line_entry(entry: Any, origin: str) -> tuple[str, StageSpec]:
         raise RecipeError(
             f"{origin}: unknown stage {entry['stage']!r}{_did_you_mean(str(entry['stage']), list(STAGES))}"
         )
-    return str(entry.get("id", entry["stage"])), STAGES[entry["stage"]]
+    stage_id = str(entry.get("id", entry["stage"]))
+    return _checked_name(stage_id, stage_name, f"{origin}: id of stage {entry['stage']}"), STAGES[entry["stage"]]
+
+
+def _checked_name(name: str, check: Callable[[str], str], where: str) -> str:
+    try:
+        return check(name)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _settings(given: Any, where: str) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise RecipeError(f"{where}: expected settings as `key: value`, found {_shown(given)}")
+    return dict(given)
 
 
 def _node_inputs(
@@ -184,7 +206,7 @@ def _apply_override(settings: dict[str, dict[str, Any]], override: str) -> None:
         place = _own_group(place, part, override)
     if not isinstance(place, dict):
         raise RecipeError(f"--set {override}: {key.rpartition('.')[0]} is a list; name an entry of it, then a key")
-    place[last] = YAML(typ="safe", pure=True).load(text)
+    place[last] = parse_yaml(text, f"--set {override}")
 
 
 def _own_group(place: dict[str, Any] | list[Any], part: str, override: str) -> dict[str, Any] | list[Any]:
@@ -221,7 +243,12 @@ def _explained(item: Any, model: type[Any], where: str) -> str:
         )
     if item["type"] == "missing":
         return f"{where}: {place} is required and has no default"
-    return f"{where}: {place}: {item['msg']}, found {item['input']!r}"
+    return f"{where}: {place}: {item['msg']}, found {_shown(item['input'])}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _known_keys(model: type[Any], place: tuple[int | str, ...]) -> list[str]:

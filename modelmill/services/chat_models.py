@@ -48,17 +48,19 @@ class LocalModel:
 
     def __init__(self, folder: Path) -> None:
         # Imported here so that a conversation with a server does not wait for torch.
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
+        from transformers import GenerationConfig
 
-        logging.disable_progress_bar()
+        from modelmill.tasks.models.load import load_causal_model, load_tokenizer
+
         self.name = model_name(folder)
         self.examples = example_questions(folder)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._tokenizer = load_tokenizer(folder)
         if not self._tokenizer.chat_template:
             raise InputError(f"the tokenizer in {folder} has no chat template; expected a chat model")
-        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto").eval()
+        self._model: Any = load_causal_model(folder, dtype="auto").eval()
         self._ends = end_token_ids(self._tokenizer, self._model.generation_config.eos_token_id)
+        # A folder's own settings could ask for a thousand beams, or for sampling that nobody asked for here.
+        self._model.generation_config = GenerationConfig()
         self._max_length: int = self._model.config.max_position_embeddings
 
     def reply(self, messages: list[Message], settings: ChatSettings) -> Iterator[str]:

@@ -94,7 +94,7 @@ class _SamplerActor:
 
     def __init__(self, log: Path, arguments: dict[str, Any]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         self._sampler = VllmSampler(**arguments)

@@ -13,26 +13,34 @@ from pathlib import Path
 from typing import Any
 
 from modelmill.services.records import Run, read_record
-from modelmill.tasks.errors import InputError
-from modelmill.tasks.files import atomic_path, write_json
+from modelmill.tasks.errors import InputError, RecipeError
+from modelmill.tasks.files import atomic_path, inside, write_json
+from modelmill.tasks.names import file_name
 
 STARTED, EARLIER = "started", "earlier"
 _UNFINISHED = ("waiting", "failed", STARTED)
 
 
 def line_file(home: Path, name: str) -> Path:
-    """The record of the newest run of a recipe."""
-    return home / "lines" / f"{name}.json"
+    """The record of the newest run of a recipe. Raises RecipeError where the name cannot be a recipe's."""
+    return inside(home, home / "lines" / f"{_recipe_name(name)}.json")
 
 
 def complete_file(home: Path, name: str) -> Path:
-    """The record of its newest complete run."""
-    return home / "lines" / "complete" / f"{name}.json"
+    """The record of its newest complete run. Raises RecipeError where the name cannot be a recipe's."""
+    return inside(home, home / "lines" / "complete" / f"{_recipe_name(name)}.json")
 
 
 def line_lock(home: Path, name: str) -> Path:
     """Held while a run of the recipe is under way."""
-    return home / "locks" / f"line-{name}.lock"
+    return inside(home, home / "locks" / f"line-{_recipe_name(name)}.lock")
+
+
+def _recipe_name(name: str) -> str:
+    try:
+        return file_name(name)
+    except ValueError as error:
+        raise RecipeError(f"expected the name of a recipe that was run in this home: {error}") from error
 
 
 def save_line(home: Path, name: str, record: dict[str, Any]) -> None:
@@ -114,5 +122,12 @@ def line_names(home: Path) -> list[str]:
     except (OSError, UnicodeDecodeError):
         last = ""
     paths = [*(home / "lines").glob("[!.]*.json"), *(home / "lines" / "complete").glob("[!.]*.json")]
-    newest_first = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
+    newest_first = sorted(filter(_is_of_recipe, paths), key=lambda path: path.stat().st_mtime, reverse=True)
     return sorted(dict.fromkeys(path.stem for path in newest_first), key=lambda known: known != last)
+
+
+def _is_of_recipe(path: Path) -> bool:
+    try:
+        return bool(file_name(path.stem))
+    except ValueError:
+        return False

@@ -4,16 +4,18 @@ import json
 from pathlib import Path
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.models.folder import check_model_folder
 
 
 def find_model_folder(path: Path) -> Path:
     """The folder that holds config.json: `path` itself, or `path/model` as in the line's artifacts.
 
     Raises:
-        InputError: neither is a Hugging Face model folder.
+        InputError: neither is a Hugging Face model folder, or it cannot be opened safely.
     """
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file():
+            check_model_folder(folder)
             return folder
     what = "has no config.json" if path.is_dir() else "does not exist"
     raise InputError(

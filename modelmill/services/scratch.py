@@ -94,6 +94,8 @@ def keep_temporary_files(home: Path) -> None:
 
     It is in the own folder, or where TMPDIR says: large temporary files go where the user has room for them.
     """
+    if not os.access(home, os.W_OK):  # a home on a read-only disk can be looked at
+        return
     own = own_folder(home)
     os.environ["TMPDIR"] = tempfile.tempdir = str(_temporary_folder(own))
     # Semaphores of pools are files, too; `/mp-` would not tell whose they are. Children inherit the prefix.

@@ -199,6 +199,7 @@ def engine_command(folder: Path, name: str, engine_socket: Path) -> list[str]:
     """vLLM's own server for this model on a unix socket."""
     command = [sys.executable, "-m", "modelmill.services.vllm_server"]
     command += ["--model", str(folder), "--served-model-name", name, "--uds", str(engine_socket)]
+    command += ["--load-format", "safetensors"]  # no pickles; vLLM runs no code of the folder's unless it is told to
     if require_vllm() == "cpu":
         # Compiling costs more than it gains here, and bfloat16 is slower than float32 without AMX.
         command += ["--dtype", "float32", "--enforce-eager", "--distributed-executor-backend", "uni"]

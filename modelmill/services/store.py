@@ -34,7 +34,7 @@ from modelmill.services.integrity import (
 from modelmill.services.locks import locked_file, open_lock
 from modelmill.services.records import Manifest, read_record
 from modelmill.tasks.errors import ContractError, InputError, ResourceError
-from modelmill.tasks.files import remove_path, write_json
+from modelmill.tasks.files import inside, refuse_outward_links, remove_path, write_json
 from modelmill.tasks.stage import Artifact
 
 
@@ -46,22 +46,26 @@ class Store:
 
     def find(self, stage: str, key: str) -> dict[str, Any] | None:
         """The manifest built under this key, or None when there is none that can be read or its artifact is gone."""
-        manifest = read_record(self.home / "keys" / stage / f"{key}.json", Manifest)
+        manifest = read_record(inside(self.home, self.home / "keys" / stage / f"{key}.json"), Manifest)
         return manifest if manifest and (self.artifact_path(manifest["digest"]) / MANIFEST).exists() else None
 
     def artifact_path(self, digest: str) -> Path:
-        return self.home / "artifacts" / digest
+        return inside(self.home, self.home / "artifacts" / digest)
 
     def evidence_path(self, manifest: dict[str, Any]) -> Path:
         """The folder with dropped/, warc/, report/ and scores/ of the build that a manifest describes."""
-        own = self.home / "evidence" / (manifest.get("evidence") or "none")
+        own = inside(self.home, self.home / "evidence" / (manifest.get("evidence") or "none"))
         return own if own.is_dir() else self.artifact_path(manifest["digest"])
 
     def artifact(self, manifest: dict[str, Any], stage_id: str) -> Artifact:
-        """The artifact that a manifest describes, as the stage `stage_id` of a line."""
-        return Artifact(
-            manifest["type"], self.artifact_path(manifest["digest"]), manifest["digest"], stage_id, manifest
-        )
+        """The artifact that a manifest describes, as the stage `stage_id` of a line.
+
+        Raises:
+            InputError: a link leads out of it.
+        """
+        path = self.artifact_path(manifest["digest"])
+        refuse_outward_links(path)
+        return Artifact(manifest["type"], path, manifest["digest"], stage_id, manifest)
 
     def builds(self, stage: str) -> list[dict[str, Any]]:
         """Manifests of all builds of a stage that can be read, newest first."""
@@ -69,7 +73,7 @@ class Store:
         return sorted((manifest for manifest in found if manifest), key=lambda one: one["created"], reverse=True)
 
     def workspace(self, stage: str, key: str) -> Path:
-        return self.home / "work" / f"{stage}-{key[:16]}"
+        return inside(self.home, self.home / "work" / f"{stage}-{key[:16]}")
 
     @contextmanager
     def locked_workspace(self, stage: str, key: str, waiting: Callable[[], None] = lambda: None) -> Iterator[Path]:
@@ -98,7 +102,8 @@ class Store:
         Raises:
             InputError: the output holds no file outside the evidence folders.
         """
-        output = workspace / "output"
+        output = inside(workspace, workspace / "output")
+        refuse_outward_links(output)
         for leftover in list(output.rglob(".*.tmp")):
             remove_path(leftover)
         files = folder_files(output)

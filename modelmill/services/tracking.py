@@ -17,7 +17,6 @@ import httpx
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
-from ruamel.yaml import YAML
 
 from modelmill.services.databases import prepare_mlflow
 from modelmill.services.lineage import dataset_inputs, flat_params, made_by, summary_note
@@ -26,6 +25,7 @@ from modelmill.services.stack import locked, mlflow_artifacts, mlflow_database, 
 from modelmill.services.store import Store
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.journal import read_events
+from modelmill.tasks.yaml_text import parse_yaml
 
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
@@ -248,7 +248,10 @@ def recipe_of(run_id: str, home: Path | None = None) -> dict[str, Any]:
             f"MLflow at {uri} has no recipe for run {run_id!r} ({error}). "
             "Expected the id of a run of a line or of one of its stages; MLFLOW_TRACKING_URI chooses the server."
         ) from error
-    return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    recipe = parse_yaml(Path(path).read_text(encoding="utf-8"), f"the recipe of MLflow run {run_id}")
+    if not isinstance(recipe, dict):
+        raise InputError(f"the recipe of MLflow run {run_id} is {type(recipe).__name__}; expected a mapping")
+    return recipe
 
 
 def log_report(page: Path, run_id: str, home: Path) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from modelmill.tasks.errors import ContractError, InputError, ResourceError
-from modelmill.tasks.files import read_json
 from modelmill.tasks.lm.vllm_names import vllm_overrides
 from modelmill.tasks.loopback import stay_on_loopback
+from modelmill.tasks.models.folder import check_model_folder
 from modelmill.tasks.stage import Sample
 
 # Larger checkpoints are not loaded a second time for the check: then only finite numbers are asked for.
@@ -207,6 +207,8 @@ class VllmSampler:
                 self._engine = LLM(
                     str(folder),
                     skip_tokenizer_init=True,
+                    trust_remote_code=False,
+                    load_format="safetensors",
                     enforce_eager=True,
                     dtype="float32" if cpu else "bfloat16",
                     max_model_len=max_length,
@@ -286,18 +288,14 @@ def _import_architecture(name: str) -> None:
 
 def _model_shape(folder: Path) -> dict[str, Any]:
     """The model's configuration, less what may differ between folders that one engine can serve in turn."""
-    path = folder / "config.json"
-    if not path.exists():
-        raise InputError(f"no model to serve: {path} does not exist")
-    return {
-        key: value for key, value in read_json(path).items() if key not in ("transformers_version", "_name_or_path")
-    }
+    config = check_model_folder(folder)
+    return {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
 
 
 def _load_tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
+    from modelmill.tasks.models.load import load_tokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return load_tokenizer(folder)
 
 
 def _prompt_seed(seed: int, index: int) -> int:
@@ -308,11 +306,10 @@ def _prompt_seed(seed: int, index: int) -> int:
 def _reference_scores(folder: Path, tokens: list[int]) -> list[float]:
     """transformers' log-probability of each token after the first."""
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    from modelmill.tasks.models.load import load_causal_model
+
+    model: Any = load_causal_model(folder, dtype=torch.float32)
     with torch.no_grad():
         logprobs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
     return logprobs[torch.arange(len(tokens) - 1), torch.tensor(tokens[1:])].tolist()

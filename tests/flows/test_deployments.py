@@ -21,6 +21,7 @@ from modelmill.services.stack import stack_environment, start_stack
 from modelmill.tasks.catalog import STAGES
 from modelmill.tasks.files import read_json
 from tests.flows.tiny import Stack
+from tests.homes import open_to_others
 from tests.listening import Socket, exposed, listening
 
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -142,6 +143,10 @@ def test_a_second_up_changes_nothing_and_other_commands_find_the_stack(stack: St
         "MLFLOW_TRACKING_URI": stack.parts["mlflow"],
         "RAY_ADDRESS": stack.parts["ray"],
     } | local_environment(stack.home)
+
+
+def test_no_server_of_the_stack_leaves_a_file_that_others_may_open(stack: Stack) -> None:
+    assert open_to_others(stack.home) == []
 
 
 def test_the_stack_listens_on_loopback_only_in_a_folder_of_its_user_alone(stack: Stack) -> None:

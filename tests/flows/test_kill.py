@@ -16,6 +16,7 @@ import pytest
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy
 from modelmill.tasks.catalog import STAGES
 from tests.flows.forked import import_before, start_mill
+from tests.homes import open_to_others
 
 ROOT = Path(__file__).resolve().parents[2]
 # What shows that a stage is in the middle of its work, below its workspace; it is killed as soon as that is there.
@@ -78,3 +79,4 @@ def test_a_line_killed_in_every_stage_ends_with_the_same_bytes(prefect_database:
     found = digests(killed)
     assert set(found) == set(STAGES) and all(found.values())
     assert found == digests(untouched)
+    assert open_to_others(untouched) == []

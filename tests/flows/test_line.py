@@ -31,6 +31,7 @@ from modelmill.services.prefect_server import PrefectApi, prefect_api, wait_unti
 from modelmill.tasks.errors import InputError, RecipeError, ResourceError
 from modelmill.tasks.files import read_json
 from tests.flows.tiny import Tiny
+from tests.homes import open_to_others
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,7 @@ def test_the_line_runs_as_subflows_and_a_second_run_reuses(client: SyncPrefectCl
     experiment = store.get_run(second.links["mlflow_run"]).info.experiment_id
     children = store.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{second.links['mlflow_run']}'")
     assert {child.data.tags["reused"] for child in children} == {"true"}
+    assert open_to_others(mill_home()) == []
     makers = {child.data.tags["modelmill.made_by"] for child in children}
     assert {store.get_run(maker).data.tags["mlflow.parentRunId"] for maker in makers} == {first.links["mlflow_run"]}
 

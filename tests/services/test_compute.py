@@ -49,6 +49,11 @@ def writing_to_a_full_disk(folder: str) -> None:
         raise RuntimeError("the library could not write") from error
 
 
+def umask() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask:"))
+    return int(line.split()[1], 8)
+
+
 @pytest.fixture(scope="module")
 def ray_compute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compute]:
     compute = Compute(ComputeConfig(workers=2, failures=1, lost_workers=2), tmp_path_factory.mktemp("home"))
@@ -81,6 +86,11 @@ def test_a_call_that_raised_is_repeated_within_its_limit(ray_pool: RecordedPool,
     assert ray_pool.map(failing_once, calls(tmp_path), "fail") == [0, 1, 2, 3]
     events, _ = read_events(tmp_path / "work" / "journal.jsonl", 0)
     assert sum("failed" in event.get("text", "") for event in events) == 4
+
+
+def test_workers_write_for_those_alone_who_may_use_the_home(ray_pool: RecordedPool) -> None:
+    """The umask of the command reaches them through Ray's raylet."""
+    assert ray_pool.map(umask, [Call("one", {})], "umask") == [umask()] == [0o077]
 
 
 def test_lost_workers_are_counted_apart_from_failures(ray_pool: RecordedPool, tmp_path: Path) -> None:

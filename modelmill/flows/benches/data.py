@@ -18,6 +18,7 @@ from modelmill.flows.benches.data_inputs import Inputs, prepared_inputs
 from modelmill.flows.benches.measured import check_place
 from modelmill.flows.benches.tables import Row, machine, quality_table, rates_table, with_ratios
 from modelmill.tasks.errors import MillError, RecipeError
+from modelmill.tasks.files import write_output
 
 _PEERS = (
     "datatrove", "spacy", "trafilatura", "resiliparse", "fastwarc", "warcio", "datasketch", "phonenumbers",
@@ -58,7 +59,7 @@ def bench_data(
     console.print()
     console.print(quality_table(figures["rows"]))
     if output:
-        output.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_output(output, json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     if failed := {result["step"]: result["error"] for result in results if result["error"]}:
         reasons = "\n".join(f"{step}: {error}" for step, error in failed.items())
         raise MillError(f"{len(failed)} of {len(names)} steps failed, the others are above\n{reasons}")

@@ -26,7 +26,7 @@ from modelmill.services.ray_session import use_token_of
 from modelmill.services.scratch import own_folder
 from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.stage import run
-from modelmill.tasks.files import file_digest, value_digest
+from modelmill.tasks.files import file_digest, value_digest, write_output
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.parent_death import end_with_parent
 from modelmill.tasks.stage import Call, Pool
@@ -171,4 +171,4 @@ def bench_dedup(
         figures = ", ".join(f"{name} {value:.1f}" for name, value in row.quality.items())
         console.print(f"{row.tool}: {row.rate:.2f} {row.unit} a core; {figures}", highlight=False)
     if output:
-        output.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+        write_output(output, json.dumps([asdict(row) for row in rows], indent=1) + "\n")

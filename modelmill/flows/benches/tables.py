@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modelmill.flows.benches.measured import Measured
+from modelmill.tasks.files import write_output
 
 Row = dict[str, Any]
 """The fields of `Measured`, with `of_ours` and perhaps `megabytes_per_second`."""
@@ -29,7 +30,7 @@ def show_measured(console: Console, measured: Sequence[Measured], output: Path |
     if output:
         date = datetime.datetime.now(datetime.UTC).date().isoformat()
         figures = {"date": date, "machine": machine(), "rows": rows}
-        output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_output(output, json.dumps(figures, indent=1) + "\n")
 
 
 def machine() -> Row:

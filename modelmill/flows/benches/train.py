@@ -16,6 +16,7 @@ from rich.table import Table
 from modelmill.flows.benches.measured import check_place
 from modelmill.flows.benches.tables import Row, machine
 from modelmill.tasks.errors import MillError, RecipeError
+from modelmill.tasks.files import write_output
 
 _CHILD = "modelmill.flows.benches.train_case"
 _OURS = ("modelmill", "modelmill, documents", "modelmill, compiled", "modelmill, documents compiled")
@@ -62,7 +63,7 @@ def bench_train(
             "machine": machine() | versions,
             "rows": rows,
         }
-        output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_output(output, json.dumps(figures, indent=1) + "\n")
 
 
 def chosen_cases(cases: str | None, device: str) -> list[str]:

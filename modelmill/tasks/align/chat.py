@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from modelmill.tasks.errors import ContractError
 from modelmill.tasks.files import atomic_path, value_digest
+from modelmill.tasks.models.load import load_tokenizer
 
 Example = tuple[list[int], list[int]]
 """Token ids, and for each whether predicting it is trained (1) or not (0)."""
@@ -53,7 +54,7 @@ def open_chat_format(folder: Path) -> ChatFormat:
     Raises:
         ContractError: no chat template, no marks of the assistant's tokens, or replies that end without special token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = load_tokenizer(folder)
     template = tokenizer.chat_template
     if not template or not re.search(r"{%-?\s*generation", template):
         raise ContractError(

@@ -11,6 +11,7 @@ from modelmill.tasks.curate.labels import SHIPPED, check_labels, labels_path
 from modelmill.tasks.curate.model_files import model_digest
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest
+from modelmill.tasks.names import domain_name
 from modelmill.tasks.stage import StageConfig
 from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
@@ -206,8 +207,8 @@ class Config(StageConfig):
     @classmethod
     def _domain_names_are_folders(cls, domains: dict[str, Rule]) -> dict[str, Rule]:
         for name in domains:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == OTHER:
-                raise ValueError(f"domain {name!r}: use small letters, digits, - and _, and not {OTHER!r}")
+            if domain_name(name) == OTHER:
+                raise ValueError(f"found a domain named {OTHER!r}, which is that of documents that no rule names")
         return domains
 
     @model_validator(mode="after")

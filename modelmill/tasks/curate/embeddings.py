@@ -10,6 +10,7 @@ times that is below 2^24), so that neither the threads of a matrix product nor t
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +83,7 @@ def _projection() -> sparse.csr_matrix:
 
 @functools.cache
 def _model(folder: str, device: str):
-    from transformers import AutoModel, AutoTokenizer
+    from modelmill.tasks.models.load import load_encoder, load_tokenizer
 
-    return AutoTokenizer.from_pretrained(Path(folder)), AutoModel.from_pretrained(Path(folder)).to(device).eval()
+    model: Any = load_encoder(Path(folder))
+    return load_tokenizer(folder), model.to(device).eval()

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest, value_digest
+from modelmill.tasks.models.folder import check_model_folder
 
 END_BYTES = 4096
 _DESCRIPTIONS = (".json", ".jinja", ".model", ".txt")
@@ -26,6 +27,7 @@ def model_digest(folder: Path, setting: str) -> str:
         raise InputError(
             f"{setting}: {folder} holds no config.json with *.safetensors; give the folder of a Hugging Face model"
         )
+    check_model_folder(folder)
     described = [path for path in sorted(folder.iterdir()) if path.suffix in _DESCRIPTIONS]
     return value_digest(
         [[path.name, file_digest(path)] for path in described]

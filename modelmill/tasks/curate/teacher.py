@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from modelmill.tasks.curate.config import Categories, QualityTeacher, Teacher
 from modelmill.tasks.curate.labels import load_labels
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import atomic_path
+from modelmill.tasks.models.load import load_tokenizer
 from modelmill.tasks.stage import Sampler, StageContext
 
 QUALITY_PROMPT = Path(__file__).parent / "data" / "quality_prompt.txt"
@@ -95,7 +96,7 @@ def _read_sample(
     """Let `write` label each part's share of the sample; `questions`: all that may be asked, for their length."""
     hashes = [pq.read_table(path, columns=["hash"])["hash"].to_numpy() for path in surveys]
     smallest = np.sort(np.concatenate(hashes))[: teacher.documents]
-    tokenizer = AutoTokenizer.from_pretrained(teacher.model)
+    tokenizer = load_tokenizer(teacher.model)
     if not tokenizer.chat_template:
         raise InputError(f"{what}.teacher: {teacher.model} has no chat template; a teacher must be a chat model")
     overhead = max(map(len, judge_prompts(tokenizer, teacher.max_tokens, questions, [""] * len(questions))))

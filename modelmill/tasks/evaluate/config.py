@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.evaluate.task_code import ADVICE, code_of_registry_task, code_of_task_file
 from modelmill.tasks.files import file_digest
 from modelmill.tasks.lm.settings import NeedleConfig
 from modelmill.tasks.stage import StageConfig
@@ -99,6 +100,22 @@ class HarnessTask(Part):
     """Ask in the chat template."""
     hub: bool = False
     """Let lm-eval fetch data sets from the Hugging Face hub; otherwise only local files and the machine's cache."""
+    allow_code: bool = False
+    """Let the task run programs with your permissions: Python functions of a task file, or, in HumanEval and its kin,
+    what the model writes. Without it such a task is refused before anything runs; a file's templates are sandboxed."""
+
+    @model_validator(mode="after")
+    def _code_is_allowed(self) -> "HarnessTask":
+        kind, source = self.source()
+        if kind == "suite" or self.allow_code:
+            return self
+        try:
+            found = code_of_registry_task(source) if kind == "registry" else code_of_task_file(Path(source))
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if found:
+            raise ValueError(f"{found}; {ADVICE}")
+        return self
 
     def source(self) -> tuple[Literal["suite", "file", "registry"], str]:
         """What `task` names: the kind, and the name or path."""

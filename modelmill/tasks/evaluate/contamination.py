@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from modelmill.tasks.files import atomic_path
+from modelmill.tasks.models.load import load_tokenizer
 from modelmill.tasks.stage import Call, Pool
 from modelmill.tasks.suites.reader import load_suite
 from modelmill.tasks.tokenize.shards import TokenShards
@@ -23,7 +23,7 @@ def item_shares(suites: Sequence[str], tokens: Path, ngram: int, pool: Pool, wor
     """Per suite, each item's share of tokens that lies in an n-gram of the training split, in the suite's order."""
     if not suites:
         return {}
-    tokenizer = AutoTokenizer.from_pretrained(tokens / "tokenizer", local_files_only=True)
+    tokenizer = load_tokenizer(tokens / "tokenizer")
     loaded = [load_suite(suite) for suite in suites]
     encoded = {
         suite.name: [tokenizer.encode(item.text, add_special_tokens=False) for item in suite.items] for suite in loaded

@@ -10,14 +10,17 @@ from typing import Any
 
 import datasets
 import datasets.config
+import jinja2
 from huggingface_hub import constants as hub
+from lm_eval.api.registry import metric_registry
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from modelmill.tasks.errors import InputError, ResourceError
+from modelmill.tasks.errors import InputError, RecipeError, ResourceError
 from modelmill.tasks.evaluate.adapter import SamplerLM
 from modelmill.tasks.evaluate.config import HarnessTask
+from modelmill.tasks.evaluate.task_code import ADVICE, without_code
 from modelmill.tasks.suites.reader import Suite, load_suite, question_prompt
 
 # Digits kept of a score: more than any interval resolves, fewer than batch shapes change.
@@ -31,14 +34,19 @@ def harness_scores(lm: SamplerLM, task: HarnessTask) -> dict[str, Any]:
 
     Raises:
         InputError: there is no such task, or it cannot be read.
+        RecipeError: it would run a program, and the recipe does not allow that.
     """
-    with offline(not task.hub), quiet_lm_eval():
+    is_open = task.allow_code or task.source()[0] == "registry"
+    guard = contextlib.nullcontext() if is_open else without_code()
+    with offline(not task.hub), quiet_lm_eval(), guard, told_templates(task.task):
         loaded = load_tasks(task)
         tasks: dict[str, Any] = loaded["tasks"]
         for each in tasks.values():
             each.set_config(key="num_fewshot", value=task.num_fewshot)
             each.set_fewshot_seed(seed=1234)
         lm.needs_greedy = any(each.OUTPUT_TYPE == "loglikelihood" for each in tasks.values())
+        if not task.allow_code and any(getattr(each, "UNSAFE_CODE", False) for each in tasks.values()):
+            raise RecipeError(f"the lm-eval task {task.task!r} executes programs that the model writes; {ADVICE}")
         results: Any = evaluate(
             lm,
             loaded,
@@ -46,6 +54,7 @@ def harness_scores(lm: SamplerLM, task: HarnessTask) -> dict[str, Any]:
             bootstrap_iters=1000,
             log_samples=True,
             apply_chat_template=task.chat_template,
+            confirm_run_unsafe_code=task.allow_code,
         )
     return {name: task_scores(results, name) for name in sorted(tasks)}
 
@@ -79,7 +88,10 @@ def load_tasks(task: HarnessTask) -> Any:
     try:
         if kind == "file":
             manager = TaskManager(include_defaults=False, include_path=str(Path(source).parent))
-            return manager.load([file_task(Path(source))])
+            config = file_task(Path(source))
+            if not task.allow_code:
+                check_metrics(config, source)
+            return manager.load([config])
         return TaskManager().load([source])
     except (KeyError, ValueError, FileNotFoundError) as error:
         raise InputError(
@@ -129,6 +141,15 @@ def file_task(path: Path) -> dict[str, Any]:
     return config
 
 
+def check_metrics(config: dict[str, Any], source: str) -> None:
+    """Refuse metrics that lm-eval would look for elsewhere, as programs to download or in the current folder."""
+    names = [each.get("metric") for each in config.get("metric_list") or ()]
+    if unknown := [name for name in names if name not in metric_registry.keys()]:  # noqa: SIM118 - not a mapping
+        raise InputError(
+            f"{source} names metrics that lm-eval itself has not: {unknown}; take one of its own, or {ADVICE}"
+        )
+
+
 def beside(files: Any, folder: Path) -> Any:
     """The same names with relative local paths made absolute, through any nesting of lists and dictionaries."""
     if isinstance(files, dict):
@@ -136,6 +157,15 @@ def beside(files: Any, folder: Path) -> Any:
     if isinstance(files, list):
         return [beside(value, folder) for value in files]
     return files if "://" in files else str(folder / files)
+
+
+@contextlib.contextmanager
+def told_templates(name: str) -> Iterator[None]:
+    """Say whose template cannot be rendered. lm-eval renders some when it loads a task, and the others as it asks."""
+    try:
+        yield
+    except jinja2.TemplateError as error:
+        raise InputError(f"a template of the lm-eval task {name!r} cannot be rendered: {error}") from error
 
 
 @contextlib.contextmanager

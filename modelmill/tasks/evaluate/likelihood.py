@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.evaluate.config import HeldOutText
@@ -15,6 +14,7 @@ from modelmill.tasks.lm.evaluate import ValidationSet, score_domains, summary, v
 from modelmill.tasks.lm.losses import IGNORE
 from modelmill.tasks.lm.model import load_model
 from modelmill.tasks.lm.rows import Row
+from modelmill.tasks.models.load import load_tokenizer
 
 DIGITS = 5
 
@@ -59,7 +59,7 @@ def text_rows(tokens: TokenFolder, documents: Sequence[str], length: int) -> Bat
 
     As in the validation windows a document begins with the begin token and ends with the end token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(tokens.tokenizer, local_files_only=True)
+    tokenizer = load_tokenizer(tokens.tokenizer)
     begin, end = tokens.begin_token_id, tokens.end_token_id
     encoded = tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]
     pieces = [np.array([begin, *ids, end], np.int64) for ids in encoded]

@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.files import file_digest, read_json, value_digest
+from modelmill.tasks.files import file_digest, value_digest
+from modelmill.tasks.models.folder import check_config
 from modelmill.tasks.stage import Artifact
 
 
@@ -55,9 +56,7 @@ def step_number(folder: Path) -> int:
 
 def line_model(model_id: str, artifact: Artifact, folder: Path) -> LineModel:
     """What the stage needs to know of one Hugging Face folder."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{model_id}: no config.json in {folder}; expected a Hugging Face folder. Rebuild that stage.")
-    config = read_json(folder / "config.json")
+    config = check_config(folder)
     return LineModel(
         id=model_id,
         stage=artifact.manifest.get("stage", artifact.stage_id),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from modelmill.tasks.evaluate.adapter import SamplerLM
 from modelmill.tasks.evaluate.config import BitsPerByte, Config, Part
@@ -21,6 +21,7 @@ from modelmill.tasks.evaluate.needle import needle_grid
 from modelmill.tasks.evaluate.scorecard import build_scorecard, final_metrics, scorecard_markdown
 from modelmill.tasks.evaluate.verified import verified_accuracy
 from modelmill.tasks.files import atomic_path, read_json, write_json
+from modelmill.tasks.models.load import load_tokenizer
 from modelmill.tasks.stage import Call, Sampler, StageContext, StageResult
 
 Record = dict[str, Any]
@@ -151,7 +152,7 @@ def serve(sampler: Sampler, model: LineModel, max_length: int | None) -> Served:
     """Have the line's sampler hold this model."""
     length = min(model.max_length, max_length or model.max_length)
     sampler.load(model.folder, length)
-    return Served(model, sampler, AutoTokenizer.from_pretrained(model.folder, local_files_only=True), length)
+    return Served(model, sampler, load_tokenizer(model.folder), length)
 
 
 def lm(served: Served) -> SamplerLM:

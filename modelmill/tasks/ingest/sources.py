@@ -11,6 +11,7 @@ from modelmill.tasks.ingest.documentation.catalog import STANDARD_LIBRARY
 from modelmill.tasks.ingest.files import address_problem, is_http
 from modelmill.tasks.ingest.folder_site import FolderSite
 from modelmill.tasks.ingest.guarded_client import Download
+from modelmill.tasks.names import FileName
 from modelmill.tasks.placeholders import redacted
 from modelmill.tasks.stage import StageConfig
 
@@ -22,7 +23,7 @@ _SCIENTIFIC_PACKAGES = ("numpy", "pandas", "pyarrow", "scipy", "sklearn", "sympy
 class Source(StageConfig):
     """What every kind of source has."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
+    name: FileName
     """Shown in reports and written to the column `source`; unique in the recipe."""
     edition: str = ""
     """A label such as a date. What lies behind an address is not known before it is read: change the label to

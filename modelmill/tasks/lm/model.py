@@ -5,15 +5,13 @@ the number of processes or the device.
 """
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, Dots1Config, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, Dots1Config, LlamaConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
-from transformers.utils import logging
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.lm.attention import Documents, attend_by_document
@@ -30,6 +28,8 @@ from modelmill.tasks.lm.rope import read_rope, rope_parameters
 from modelmill.tasks.lm.settings import InitialisationConfig
 from modelmill.tasks.lm.shape import Experts, ModelShape, RopeScaling
 from modelmill.tasks.lm.tensor_files import model_files, parameter_tensor
+from modelmill.tasks.models.folder import check_model_folder, read_object
+from modelmill.tasks.models.load import load_causal_model, load_config
 
 
 def model_config(shape: ModelShape, special_tokens: dict[str, int] | None = None) -> LlamaConfig | Dots1Config:
@@ -161,8 +161,7 @@ def load_model(
         RecipeError: the layout cannot hold the model.
     """
     folder, ranks = Path(folder), ranks or Ranks()
-    if not (folder / "config.json").is_file():
-        raise InputError(f"no config.json in {folder}; expected a Hugging Face model folder")
+    check_model_folder(folder)
     shape = read_shape(folder)
     changes: dict[str, Any] = {}
     if rope_theta is not None:
@@ -170,12 +169,11 @@ def load_model(
     if max_sequence_length is not None:
         changes["max_position_embeddings"] = max_sequence_length
     if not ranks.alone:
-        config = AutoConfig.from_pretrained(folder, **changes)
+        config = load_config(folder, **changes)
         model = _empty_shards(config, shape, ranks, compute_dtype, with_head)
         _read_shards(model, folder)
         return model.train()
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **changes)
+    model = load_causal_model(folder, dtype=torch.float32, **changes)
     if not with_head:
         model.lm_head = None
     return _placed(model, device)
@@ -190,8 +188,15 @@ def _read_shards(model: PreTrainedModel, folder: Path) -> None:
 
 
 def read_shape(folder: Path | str) -> ModelShape:
-    """The shape of the model in a Hugging Face folder."""
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    """The shape of the model in a Hugging Face folder. Raises InputError where its configuration has none."""
+    path = Path(folder) / "config.json"
+    try:
+        return _shape(read_object(path))
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise InputError(f"{path} describes no model that Modelmill trains: {type(error).__name__} {error}") from error
+
+
+def _shape(config: dict[str, Any]) -> ModelShape:
     experts = None
     if config["model_type"] == "dots1":
         experts = Experts(

@@ -1,14 +1,13 @@
 """The release stage's part of a recipe → a validated, frozen model."""
 
-from pydantic import Field
-
+from modelmill.tasks.names import FileName
 from modelmill.tasks.stage import StageConfig
 
 
 class Config(StageConfig):
     """What the released model is called and what its card must say beside the facts of the line."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    name: FileName
     """Name of the model: in its card, its server and the registry."""
     summary: str = ""
     """One or two sentences at the top of the card."""

@@ -4,11 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from modelmill.tasks.evaluate.end_tokens import end_token_ids
 from modelmill.tasks.evaluate.models import line_model
 from modelmill.tasks.files import atomic_path, file_digest, read_json, write_json
+from modelmill.tasks.models.load import load_tokenizer
 from modelmill.tasks.release.card import Facts, alignment_rows, model_card, training_rows, waivers
 from modelmill.tasks.release.config import Config
 from modelmill.tasks.release.contract import (
@@ -74,7 +73,7 @@ def generation_config(source: Path) -> dict[str, Any]:
     """The source's generation config with every id that ends a reply; sampling is left to who asks."""
     path = source / "generation_config.json"
     settings: dict[str, Any] = read_json(path) if path.is_file() else {}
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    tokenizer = load_tokenizer(source)
     return settings | {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": end_token_ids(tokenizer, settings.get("eos_token_id")),

@@ -9,6 +9,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer, pre_tokenizers
 
 from modelmill.tasks.errors import InputError
+from modelmill.tasks.models.folder import check_tokenizer_folder, opening
 from modelmill.tasks.text.flat import utf8_buffers
 from modelmill.tasks.tokenize.byte_pairs import MAX_PIECE_BYTES, BytePairs, byte_pairs, piece_tokens
 from modelmill.tasks.tokenize.pieces import Pieces, byte_characters, join_pieces, piece_splitter, split_pieces
@@ -39,7 +40,9 @@ class Encoder:
             raise InputError(
                 f"no tokenizer at {path}; give a folder that the tokenize stage or `save_pretrained` wrote"
             )
-        self.tokenizer = Tokenizer.from_file(str(path))
+        check_tokenizer_folder(path.parent)
+        with opening(path.parent):
+            self.tokenizer = Tokenizer.from_file(str(path))
         self.tokenizer.encode_special_tokens = True
         self.dtype = token_dtype(self.tokenizer.get_vocab_size())
         # The scanner of pieces.py knows one pattern; a tokenizer from elsewhere takes the library's slower way.

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from modelmill.tasks.files import atomic_path
 from modelmill.tasks.tokenize.encode import Encoder
-from modelmill.tasks.tokenize.shards import SPLITS, write_shard
+from modelmill.tasks.tokenize.shards import SPLITS, domain_folder, write_shard
 
 TRAIN = SPLITS[0]
 
@@ -58,7 +58,7 @@ def encode_part(documents: str, tokenizer: str, output: str, name: str, end_toke
     for (split, domain), rows in sorted(table.group_by("split", "domain", maintain_order=True)):
         texts = rows["text"].to_arrow()
         tokens, offsets = encoder.encode(pa.chunked_array([texts]), end_token)
-        write_shard(Path(output) / str(split) / str(domain), name, tokens, offsets)
+        write_shard(domain_folder(Path(output), str(split), str(domain)), name, tokens, offsets)
         entries[str(split)][str(domain)] = {
             "tokens": len(tokens),
             "documents": len(rows),

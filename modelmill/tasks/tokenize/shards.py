@@ -9,7 +9,6 @@ Layout under the `tokens` artifact, for each split and domain:
 Documents lie one after another, each ending with the end-of-text token. Needs numpy only.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +18,9 @@ import numpy as np
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import atomic_path, read_json, write_json
+from modelmill.tasks.names import domain_name
 
 SPLITS = ("train", "validation")
-DOMAIN_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 class Shard(NamedTuple):
@@ -121,7 +120,7 @@ class TokenShards:
 
     def _stream(self, domain: str) -> "_Stream":
         if domain not in self._streams:
-            folder = self.folder / self.split / domain
+            folder = domain_folder(self.folder, self.split, domain)
             shards = [read_shard(folder, name, self.dtype) for name in self._entry(domain)["shards"]]
             self._streams[domain] = _Stream(shards, self.dtype)
         return self._streams[domain]
@@ -153,6 +152,18 @@ class _Stream:
         if len(pieces) == 1:
             return pieces[0]
         return np.concatenate(pieces) if pieces else np.empty(0, self.dtype)
+
+
+def domain_folder(folder: Path, split: str, domain: str) -> Path:
+    """Where the shards of a domain are.
+
+    Raises:
+        InputError: the split or the domain is no plain name, so that the folder could be any of the machine.
+    """
+    try:
+        return folder / domain_name(split) / domain_name(domain)
+    except ValueError as error:
+        raise InputError(f"a domain or split of {folder} cannot be a folder: {error}") from error
 
 
 def read_shard(folder: Path, name: str, dtype: np.dtype) -> Shard:
@@ -189,8 +200,7 @@ def write_shards(
     documents_per_shard: int = 10_000,
 ) -> dict[str, Any]:
     """Write a domain's documents (each already ending with end-of-text) as shards; returns its entry of the index."""
-    if not DOMAIN_PATTERN.fullmatch(domain):
-        raise ValueError(f"domain {domain!r} is not a folder name: use small letters, digits, - and _")
+    place = domain_folder(folder, split, domain)
     dtype = token_dtype(vocab_size)
     rows = [np.asarray(document, dtype) for document in documents]
     names = []
@@ -198,7 +208,7 @@ def write_shards(
         chunk = rows[first : first + documents_per_shard]
         offsets = np.cumsum([0, *(len(row) for row in chunk)], dtype=np.int64)
         names.append(f"shard-{number:05d}")
-        write_shard(folder / split / domain, names[-1], np.concatenate(chunk), offsets)
+        write_shard(place, names[-1], np.concatenate(chunk), offsets)
     return {"tokens": sum(map(len, rows)), "documents": len(rows), "bytes": num_bytes, "shards": names}
 
 

@@ -41,7 +41,7 @@ def test_mixture() -> None:
     [
         ({"mixture": {"weights": {"poetry": 1}}}, "names poetry; the domains are other"),
         ({"mixture": {"weights": {"other": 0}}}, "one must be above 0"),
-        ({"domains": {"Two Words": {}}}, "use small letters"),
+        ({"domains": {"Two Words": {}}}, "small letters"),
         ({"domains": {"a": {"urls": ["("]}}}, "not a regular expression"),
         ({"domains": {"a": {"url": ["x"]}}}, "Extra inputs"),
     ],
