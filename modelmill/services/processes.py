@@ -121,6 +121,21 @@ def with_token(token: str) -> list[psutil.Process]:
     return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
+def end_holders(folder: Path) -> None:
+    """End every other process of this user that has a file of `folder` open.
+
+    Ray's workers write their title over their environment, where a token would be.
+    """
+    holders = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            opened = process.open_files() if process.pid != os.getpid() else []
+            if any(Path(file.path).is_relative_to(folder) for file in opened):
+                process.kill()
+                holders.append(process)
+    psutil.wait_procs(holders, timeout=5)
+
+
 def _signal(process: psutil.Process, kill: bool) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         process.kill() if kill else process.terminate()

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelmill.services.processes import COMMAND, end_all
+from modelmill.services.processes import COMMAND, end_all, end_holders
 from modelmill.tasks.errors import ResourceError
 from modelmill.tasks.files import remove_path
 
@@ -177,6 +177,8 @@ def _is_held(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
+    if any(folder.glob("session_*")):
+        end_holders(folder)  # Ray's agents write on for seconds after its node has ended, and would make folders anew
     if (folder / _ELSEWHERE).exists():
         for path in filter(None, (folder / _ELSEWHERE).read_bytes().split(b"\0")):
             with contextlib.suppress(OSError):
