@@ -74,7 +74,7 @@ def test_no_page_of_the_site_takes_anything_from_the_process_that_renders_it(tmp
     ("recipe", "last", "overrides"),
     [
         ("tiny", "tokenize", []),
-        ("demo", "clean", ["ingest.sources.docs.pages=60", "ingest.sources.docs.batch_pages=20"]),
+        ("demo", "ingest", ["ingest.sources.docs.pages=60", "ingest.sources.docs.batch_pages=20"]),
     ],
 )
 def test_every_data_stage_gives_the_same_bytes_in_other_surroundings(tmp_path, recipe, last, overrides):
