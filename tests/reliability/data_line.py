@@ -5,14 +5,34 @@ Run as a script under an environment of its own: `python data_line.py RECIPE FOL
 
 import importlib
 import json
+import multiprocessing
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from modelmill.flows.recipe import load_recipe
 from modelmill.tasks.files import file_digest, value_digest
 from modelmill.tasks.journal import Journal
-from modelmill.tasks.stage import EVIDENCE, Artifact, Pool, StageContext
-from tests.tasks.ingest.web import LocalPool
+from modelmill.tasks.stage import EVIDENCE, Artifact, Call, Pool, StageContext
+
+
+class Workers:
+    """Processes that stay from one stage to the next: to start them takes as long as a stage."""
+
+    layout = None
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._executor = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"))
+
+    def map(self, function: Callable[..., Any], calls: Sequence[Call], label: str) -> list[Any]:
+        futures = [self._executor.submit(function, **call.arguments) for call in calls]
+        return [json.loads(json.dumps(future.result())) for future in futures]
+
+    def run(self, function: Callable[..., Any], arguments: dict[str, Any], label: str, layout: Any = None) -> Any:
+        return function(**arguments)
 
 
 def content_digest(folder: Path) -> str:
@@ -48,4 +68,4 @@ def run_line(recipe: str, folder: Path, pool: Pool, last: str, overrides: list[s
 
 if __name__ == "__main__":
     name, target, workers, end, *rest = sys.argv[1:]
-    sys.stdout.write(json.dumps(run_line(name, Path(target), LocalPool(int(workers)), end, rest)))
+    sys.stdout.write(json.dumps(run_line(name, Path(target), Workers(int(workers)), end, rest)))

@@ -70,15 +70,19 @@ def test_no_page_of_the_site_takes_anything_from_the_process_that_renders_it(tmp
     assert [name for name in first if first[name] != second[name]] == []
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("recipe", "last", "overrides"),
     [
         ("tiny", "tokenize", []),
-        ("demo", "clean", ["ingest.sources.docs.pages=60", "ingest.sources.docs.batch_pages=20"]),
+        ("demo", "ingest", ["ingest.sources.docs.pages=60", "ingest.sources.docs.batch_pages=20"]),
     ],
 )
 def test_every_data_stage_gives_the_same_bytes_in_other_surroundings(tmp_path, recipe, last, overrides):
-    """One worker on one core, and two workers: environment, folders, user, hash seed, terminal and umask differ."""
+    """One worker on one core, and two workers: environment, folders, user, hash seed, terminal and umask differ.
+
+    A minute, and several on a busy machine: the stages start the libraries of a whole line twice.
+    """
     module = "tests.reliability.data_line"
     runs = [[recipe, str(tmp_path / f"run-{workers}"), str(workers), last, *overrides] for workers in (1, 2)]
     first, second = outputs(tmp_path, module, *runs)

@@ -20,6 +20,7 @@ from typing import Any
 _MAX_EXPRESSION = 100  # characters
 _MAX_IMPORTS = 8  # from one module to the next, on the way to where a name is written
 _MAX_ITEMS = 8
+_OF_THE_PROCESS = ("sys", "time")  # compiled modules whose numbers are settings of the process and its time zone
 _NUMBERS = (bool, int, float, complex)
 
 
@@ -62,7 +63,7 @@ def is_written(module: ModuleType, name: str, value: Any, depth: int = 0) -> boo
     """Whether a module's constant is a literal of its source, or a number of compiled code."""
     source = source_of(getattr(module, "__file__", None))
     if source is None:
-        return isinstance(value, _NUMBERS)
+        return isinstance(value, _NUMBERS) and module.__name__ not in _OF_THE_PROCESS
     if name in source.assigned:
         return name in source.literals
     if depth == _MAX_IMPORTS:
