@@ -104,11 +104,12 @@ def _start_all(
         parts.append(_prefect(home, _checked_port(prefect_port, "Prefect's server", "--prefect-port"), names))
     if "MLFLOW_TRACKING_URI" not in os.environ:
         parts.append(_mlflow(home, _checked_port(mlflow_port, "MLflow's server", "--mlflow-port"), names))
-        _prepare_mlflow(home)
     if "RAY_ADDRESS" not in os.environ:
         parts.append(_ray(home, _checked_port(ray_port, "the Ray head", "--ray-port")))
     environment = {name: value for part in parts for name, value in part.found_by.items()}
     services: list[Service] = []
+    if any(part.name == "mlflow" for part in parts):
+        _prepare_mlflow(home)  # a server that is killed while it makes its database would leave half of one
     with locked(mlflow_lock(home)):
         for part in parts:
             services.append(_start(home, token, part, environment))
