@@ -105,6 +105,7 @@ def join_ray(home: Path, *, of_stack: bool) -> None:
 def _ask_whether_alive(address: str, refusal: str) -> None:
     """Ray itself asks a cluster that refuses the token again and again for minutes."""
     import grpc
+    from ray import exceptions
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated.gcs_service_pb2 import CheckAliveRequest  # pyright: ignore[reportAttributeAccessIssue]
     from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
@@ -114,6 +115,11 @@ def _ask_whether_alive(address: str, refusal: str) -> None:
         try:
             stub = NodeInfoGcsServiceStub(channel)
             stub.CheckAlive(CheckAliveRequest(), timeout=_ANSWER_SECONDS, wait_for_ready=True)
+        except exceptions.AuthenticationError as error:
+            raise ResourceError(
+                f"RAY_AUTH_MODE is token, and there is no token for the Ray cluster at {address}; set RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=disabled for a cluster without authentication"
+            ) from error
         except grpc.RpcError as error:
             code: Any = getattr(error, "code", lambda: None)()
             if code == grpc.StatusCode.UNAUTHENTICATED:

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from modelmill.services.prefect_login import prefect_login
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy
-from modelmill.services.processes import TOKEN, with_token
+from modelmill.services.processes import with_token
 from modelmill.tasks.files import read_json
 from tests.flows.tiny import Stack
 from tests.security.foreign import attacked, is_harmless
@@ -95,7 +95,7 @@ def test_the_login_is_in_a_private_file_alone(stack: Stack) -> None:
     for log in (stack.home / "stack").glob("*.log"):
         assert secret not in log.read_text(errors="replace"), log
     token = read_json(stack.home / "stack" / "stack.json")["token"]
-    assert all(secret not in " ".join(process.cmdline()) for process in with_token(token)), TOKEN
+    assert all(secret not in " ".join(process.cmdline()) for process in with_token(token))
 
 
 def test_a_command_of_the_same_home_finds_the_server_and_the_login(

@@ -214,6 +214,6 @@ def test_settings_of_a_folder_do_not_decide_how_a_reply_is_sampled(folder: Path)
 
 
 def test_vllm_opens_no_pickles_and_runs_no_code(folder: Path) -> None:
-    command = engine_command(folder, "tiny", 1)
+    command = engine_command(folder, "tiny", folder / "engine.sock")
     assert command[command.index("--load-format") + 1] == "safetensors"
     assert "--trust-remote-code" not in command

@@ -9,10 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from modelmill.flows.recipe import CONFIGS, load_line, load_recipe
-from modelmill.services.store import Store, read_line, save_line
+from modelmill.services.lines import read_line, save_line
+from modelmill.services.store import Store
 from modelmill.tasks.errors import InputError, RecipeError
 from modelmill.tasks.files import inside, value_digest
-from modelmill.tasks.ingest.config import Source
+from modelmill.tasks.ingest.sources import Source
 from modelmill.tasks.names import domain_name, file_name, stage_name
 from modelmill.tasks.release.config import Config as Release
 from modelmill.tasks.tokenize.parts import encode_part
@@ -60,7 +61,7 @@ def test_the_record_of_a_run_is_named_by_a_recipe_only(name: str, tmp_path: Path
     with pytest.raises(RecipeError, match="the name of a recipe"):
         save_line(tmp_path, name, {})
     (tmp_path / "latest").write_text(name)
-    with pytest.raises(RecipeError, match="the name of a recipe"):
+    with pytest.raises(InputError, match="no run of any recipe"):
         read_line(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "latest"]
 
@@ -109,8 +110,9 @@ def test_links_do_not_lead_out_of_the_home(tmp_path: Path) -> None:
 def test_a_home_may_itself_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "home").symlink_to(tmp_path / "disk")
-    save_line(tmp_path / "home", "demo", {"name": "demo"})
-    assert read_line(tmp_path / "home") == {"name": "demo"}
+    record = {"name": "demo", "recipe": {}, "stages": [], "links": {}, "time": 0.0, "overrides": []}
+    save_line(tmp_path / "home", "demo", record)
+    assert read_line(tmp_path / "home") == record
     assert Store(tmp_path / "home").find("clean", value_digest("x")) is None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelmill.services import ray_session
-from modelmill.services.ray_session import LOOPBACK_ONLY, join_ray
+from modelmill.services.ray_session import LOOPBACK_ONLY, join_ray, use_token_of
 from modelmill.tasks.errors import ResourceError
 
 CODE = (
@@ -45,9 +45,23 @@ def test_the_environment_of_ray(user: dict[str, str], expected: dict[str, str], 
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "set below, and set back afterwards")
+    use_token_of(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     monkeypatch.setattr(ray_session, "_ANSWER_SECONDS", 1.0)
     with pytest.raises(
         ResourceError, match=r"cannot join the Ray cluster at 127\.0\.0\.1:9 \(no answer\); start it, or"
     ):
+        join_ray(tmp_path, of_stack=False)
+
+
+def test_a_cluster_whose_token_is_missing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._raylet import AuthenticationTokenLoader  # pyright: ignore[reportAttributeAccessIssue]
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    AuthenticationTokenLoader.instance().reset_cache()
+    with pytest.raises(ResourceError, match="there is no token for the Ray cluster at"):
         join_ray(tmp_path, of_stack=False)

@@ -201,7 +201,7 @@ def test_an_export_says_the_same_in_vllm_and_in_transformers(
 
 
 def test_errors_of_a_call_are_raised_as_themselves(sampler: RaySampler, models: dict[str, Path], tmp_path: Path):
-    with pytest.raises(InputError, match="no config.json in"):
+    with pytest.raises(InputError, match=r"no config\.json in"):
         sampler.load(tmp_path, 64)
     with pytest.raises(ContractError, match="trained for 128 positions, and 256"):
         sampler.load(models["one"], 256)
