@@ -117,8 +117,8 @@ def _ask_whether_alive(address: str, refusal: str) -> None:
             stub.CheckAlive(CheckAliveRequest(), timeout=_ANSWER_SECONDS, wait_for_ready=True)
         except exceptions.AuthenticationError as error:
             raise ResourceError(
-                f"RAY_AUTH_MODE is token, and there is no token for the Ray cluster at {address}; set RAY_AUTH_TOKEN or "
-                "RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=disabled for a cluster without authentication"
+                f"RAY_AUTH_MODE is token, and there is no token for the Ray cluster at {address}; set RAY_AUTH_TOKEN "
+                "or RAY_AUTH_TOKEN_PATH, or RAY_AUTH_MODE=disabled for a cluster without authentication"
             ) from error
         except grpc.RpcError as error:
             code: Any = getattr(error, "code", lambda: None)()
