@@ -49,7 +49,8 @@ class Request(BaseModel):
     recipe: RecipeName = "demo"
     """What is computed: the name of a recipe in configs/, or the path of a recipe file."""
     overrides: list[str] = []
-    """Settings that differ from the recipe, each as `stage.key=value`, for instance `pretrain.seed=2`."""
+    """Settings that differ from the recipe, each as `stage.key=value`, for instance `pretrain.seed=2`. Prefect keeps
+    them: write `${NAME}` for a secret."""
     compute: OptionalText = None
     """Where it runs: a compute file's name in configs/compute/, or a path. Empty: the one that the recipe names."""
     when_busy: Literal["wait", "skip"] = "wait"

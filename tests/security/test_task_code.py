@@ -1,6 +1,8 @@
 """Programs in the lm-eval tasks of a recipe: refused before anything runs unless the recipe allows them."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,23 @@ def test_a_metric_that_lm_eval_has_not_is_fetched_from_nowhere(
     with pytest.raises(InputError, match=r"metrics that lm-eval itself has not: \['code'\]"):
         harness_scores(lm, task)
     assert not (folder / "ran").exists()
+
+
+def test_data_on_a_server_are_not_fetched_without_hub(lm: SamplerLM, folder: Path) -> None:
+    """`datasets` fetches an address also when the hub is switched off."""
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        remote = PLAIN.replace("sums.json", f"'http://127.0.0.1:{server.server_port}/sums.json'")
+        with pytest.raises(InputError, match="keeps this task off the network"):
+            harness_scores(lm, HarnessTask(task=task_file(folder, remote)))
+        server.shutdown()
+    assert asked == []

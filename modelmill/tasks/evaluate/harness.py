@@ -89,6 +89,8 @@ def load_tasks(task: HarnessTask) -> Any:
         if kind == "file":
             manager = TaskManager(include_defaults=False, include_path=str(Path(source).parent))
             config = file_task(Path(source))
+            if not task.hub:
+                check_addresses(config, source)
             if not task.allow_code:
                 check_metrics(config, source)
             return manager.load([config])
@@ -148,6 +150,24 @@ def check_metrics(config: dict[str, Any], source: str) -> None:
         raise InputError(
             f"{source} names metrics that lm-eval itself has not: {unknown}; take one of its own, or {ADVICE}"
         )
+
+
+def check_addresses(config: dict[str, Any], source: str) -> None:
+    """Refuse data on servers: the libraries would fetch them even when told to stay off the network."""
+    if address := next(addresses([config.get("dataset_path"), config.get("dataset_kwargs")]), None):
+        raise InputError(
+            f"{source} reads its data from {address}, and the recipe keeps this task off the network: fetch the file "
+            "and name it there, or set `hub: true` for this task"
+        )
+
+
+def addresses(value: Any) -> Iterator[str]:
+    """Every string in nested lists and dictionaries that names a place on a server."""
+    if isinstance(value, str):
+        yield from [value] if "://" in value else []
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from addresses(item)
 
 
 def beside(files: Any, folder: Path) -> Any:
