@@ -287,13 +287,14 @@ def serve(
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's server.")] = 5000,
+    ray_port: Annotated[int, typer.Option(help="Port of the Ray head.")] = 6379,
     allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start Prefect, MLflow, Ray and the deployments on this machine."""
     from modelmill.flows import commands
 
-    commands.start_stack(console, prefect_port, mlflow_port, allow_host or [], as_json)
+    commands.start_stack(console, (prefect_port, mlflow_port, ray_port), allow_host or [], as_json)
 
 
 @app.command()

@@ -171,11 +171,18 @@ def start_server(recipe: str | None, model: Path | None, port: int, access: "Acc
     serve(model or release_folder(recipe), port, access, limits)
 
 
-def start_stack(console: Console, prefect_port: int, mlflow_port: int, allowed_hosts: list[str], as_json: bool) -> None:
-    """Start the servers and say where they are."""
+def start_stack(console: Console, ports: tuple[int, int, int], allowed_hosts: list[str], as_json: bool) -> None:
+    """Start the servers on their ports (Prefect, MLflow, Ray) and say where they are."""
     from modelmill.services.stack import start_stack as start
 
-    stack = start(mill_home(), prefect_port=prefect_port, mlflow_port=mlflow_port, allowed_hosts=allowed_hosts)
+    prefect_port, mlflow_port, ray_port = ports
+    stack = start(
+        mill_home(),
+        prefect_port=prefect_port,
+        mlflow_port=mlflow_port,
+        ray_port=ray_port,
+        allowed_hosts=allowed_hosts,
+    )
     if as_json:
         print_json(console, stack)
         return
