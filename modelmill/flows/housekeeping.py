@@ -5,7 +5,6 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from modelmill.flows.environment import mill_home
 from modelmill.flows.inspection import print_json
@@ -121,7 +120,7 @@ def verify_home(console: Console, recipe: str | None, everything: bool, repair: 
 
 def _sentence(finding: Finding, repaired: bool) -> str:
     stage = f"{finding.stage}: " if finding.stage else ""
-    return escape(f"{stage}{finding.path}: {finding.problem}" + (f"; {finding.remedy}" if repaired else ""))
+    return f"{stage}{finding.path}: {finding.problem}" + (f"; {finding.remedy}" if repaired else "")
 
 
 def _digests_of_runs(recipe: str | None) -> set[str]:
