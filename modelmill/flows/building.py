@@ -1,20 +1,16 @@
-"""A stage's own code run over its inputs in a workspace, while observers follow its journal."""
+"""A stage's inputs and workspace → what its own code makes of them."""
 
 import importlib
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelmill.flows.recipe import Node
 from modelmill.services.compute import Compute
 from modelmill.tasks.contracts import check_inputs
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.journal import Journal, read_events
+from modelmill.tasks.journal import Journal
 from modelmill.tasks.stage import Artifact, StageContext, StageResult
-
-if TYPE_CHECKING:
-    from modelmill.flows.runner import Observer
 
 
 def run_stage_code(
@@ -48,31 +44,3 @@ def run_stage_code(
             f"(dropped: {reasons}). Loosen its settings, or look at its input with `mill show {node.id}`."
         )
     return result
-
-
-class Following:
-    """Hands new journal lines to the observers while a stage runs."""
-
-    def __init__(self, journal: Journal, stage_id: str, observers: Sequence["Observer"]) -> None:
-        self._journal, self._stage_id, self._observers = journal, stage_id, observers
-        self._stop = threading.Event()
-        self._offset = journal.path.stat().st_size if journal.path.exists() else 0
-        self._thread = threading.Thread(target=self._follow, name=f"journal-{stage_id}", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._stop.wait(0.25):
-            self._read()
-        self._read()
-
-    def _read(self) -> None:
-        events, self._offset = read_events(self._journal.path, self._offset)
-        for event in events:
-            for observer in self._observers:
-                observer.stage_event(self._stage_id, event)

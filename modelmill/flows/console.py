@@ -8,8 +8,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from modelmill.flows.observers import StageStarted
 from modelmill.flows.plan import PlanEntry
-from modelmill.flows.runner import StageStarted
 from modelmill.tasks.errors import MillError
 
 _COLOURS = {

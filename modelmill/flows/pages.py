@@ -17,7 +17,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
 
-from modelmill.flows.runner import StageStarted
+from modelmill.flows.observers import StageStarted
 from modelmill.services.store import Store
 
 _UPDATE_SECONDS = 1.0

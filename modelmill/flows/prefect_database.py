@@ -9,7 +9,7 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from prefect.server.database.dependencies import provide_database_interface, temporary_database_config
 
 from modelmill.services.databases import is_there, make_whole, move_aside, num_rows, schema_version, schema_words
-from modelmill.services.stack import locked
+from modelmill.services.locks import locked
 from modelmill.tasks.errors import ResourceError
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
-from modelmill.flows.building import Following, run_stage_code
+from modelmill.flows.building import run_stage_code
 from modelmill.flows.console import ConsoleObserver
 from modelmill.flows.environment import mill_home
 from modelmill.flows.inspection import current_line, print_json
+from modelmill.flows.observers import Following
 from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, load_compute
 from modelmill.services.compute import Compute

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from modelmill.flows.building import Following, run_stage_code
+from modelmill.flows.building import run_stage_code
 from modelmill.flows.memory import PeakMemory
+from modelmill.flows.observers import Following, Observer, StageStarted
 from modelmill.flows.plan import PlanEntry, plan_identity
 from modelmill.flows.recipe import Line, Node
 from modelmill.services.compute import Compute
@@ -20,34 +21,6 @@ from modelmill.tasks.errors import ContractError, RecipeError
 from modelmill.tasks.files import raise_if_disk_full, remove_path, write_json
 from modelmill.tasks.journal import Journal
 from modelmill.tasks.stage import SCORES, Artifact, StageResult
-
-
-@dataclass(frozen=True)
-class StageStarted:
-    """Told to observers when a stage begins to work. status is `build` or `resume`."""
-
-    id: str
-    stage: str
-    key: str
-    status: str
-    why: tuple[str, ...]
-    recipe_part: dict[str, Any]
-    inputs: list[tuple[str, str]]
-    workspace: Path
-
-
-class Observer(Protocol):
-    """Follows a line: the console, Prefect's page, MLflow. `links` is shared by all and ends in the manifest."""
-
-    def stage_started(self, event: StageStarted) -> None: ...
-
-    def stage_event(self, stage_id: str, event: dict[str, Any]) -> None:
-        """One journal line: kind progress {label, done, total, unit}, metrics {step, values} or note {text}."""
-        ...
-
-    def stage_finished(self, stage_id: str, manifest: dict[str, Any], artifact: Path, reused: bool) -> None: ...
-
-    def stage_failed(self, stage_id: str, error: BaseException) -> None: ...
 
 
 @dataclass

@@ -16,10 +16,11 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from modelmill.flows.environment import mill_home
+from modelmill.flows.observers import StageStarted
 from modelmill.flows.pages import PrefectObserver, claim_flow_run, line_tags
 from modelmill.flows.recipe import Line, load_compute
 from modelmill.flows.requests import Request
-from modelmill.flows.runner import Session, StageStarted
+from modelmill.flows.runner import Session
 from modelmill.flows.start import HANDED
 from modelmill.services.compute import Compute
 from modelmill.services.lines import line_lock

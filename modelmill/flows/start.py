@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelmill.flows.environment import mill_home
+from modelmill.flows.observers import Observer
 from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, Node, load_compute
 from modelmill.flows.requests import LineRequest
-from modelmill.flows.runner import Observer, Session
+from modelmill.flows.runner import Session
 from modelmill.services.compute import Compute
 from modelmill.services.lines import read_line
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy

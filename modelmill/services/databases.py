@@ -12,12 +12,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from modelmill.services.stack import locked, mlflow_lock
+from modelmill.services.locks import locked
 from modelmill.tasks.errors import ResourceError
 from modelmill.tasks.files import atomic_path, raise_if_disk_full
 
 _LOGGER = logging.getLogger(__name__)
 _BESIDE = ("-wal", "-shm", "-journal")  # files that SQLite keeps next to a database
+
+
+def mlflow_database(home: Path) -> str:
+    """The embedded MLflow database."""
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+def mlflow_artifacts(home: Path) -> str:
+    """Where runs of the embedded MLflow keep their files."""
+    return (home / "mlartifacts").as_uri()
+
+
+def mlflow_lock(home: Path) -> Path:
+    """Held while the embedded MLflow database may be created: two processes that create it at once both fail."""
+    return home / "locks" / "mlflow.lock"
 
 
 def prepare_mlflow(home: Path) -> None:

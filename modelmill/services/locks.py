@@ -1,4 +1,4 @@
-"""Files as locks that the kernel releases when their holder dies; a lock's file goes with its last holder."""
+"""Files as locks that the kernel releases when their holder dies; the file of most goes with its last holder."""
 
 import fcntl
 import os
@@ -8,6 +8,14 @@ from pathlib import Path
 from typing import TextIO
 
 from modelmill.tasks.files import raise_if_disk_full
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel releases when its holder dies; wait while another holds it. Its file stays."""
+    with open_lock(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -121,6 +121,17 @@ def with_token(token: str) -> list[psutil.Process]:
     return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
+def stack_tokens(home: Path) -> set[str]:
+    """Tokens of the stacks of a home that have processes of this user, whatever is recorded of them."""
+    tokens = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            carried = process.environ()
+            if carried.get("MILL_HOME") == str(home) and carried.get(STACK):
+                tokens.add(carried[STACK])
+    return tokens
+
+
 def end_holders(folder: Path) -> None:
     """End every other process of this user that has a file of `folder` open.
 

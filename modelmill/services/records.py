@@ -10,6 +10,7 @@ from modelmill.tasks.files import read_json
 
 _LOGGER = logging.getLogger(__name__)
 _said: set[Path] = set()
+_REPAIR = "`mill verify --repair` restores it or moves it away"
 
 # Becomes part of a path.
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
@@ -101,6 +102,22 @@ class Run(Record):
     former: list[_Stage] | None = None
 
 
+class _Service(Record):
+    name: str
+    pid: int
+    created: float
+    url: str
+    log: str
+
+
+class StackRecord(Record):
+    """What `mill up` started."""
+
+    token: str
+    services: list[_Service]
+    environment: dict[str, str]
+
+
 class UnreadableError(Exception):
     """A record that is there and is not what it should be."""
 
@@ -125,12 +142,12 @@ def load_record(path: Path, shape: type[Record]) -> dict[str, Any] | None:
         raise UnreadableError(f"{path} is damaged ({error})") from error
 
 
-def read_record(path: Path, shape: type[Record]) -> dict[str, Any] | None:
-    """The record, or None where there is none that can be read; of a damaged one one line says so."""
+def read_record(path: Path, shape: type[Record], advice: str = _REPAIR) -> dict[str, Any] | None:
+    """The record, or None where there is none that can be read; of a damaged one one line says so, with `advice`."""
     try:
         return load_record(path, shape)
     except UnreadableError as error:
         if path not in _said:
             _said.add(path)
-            _LOGGER.warning("%s and counts as absent; `mill verify --repair` restores it or moves it away", error)
+            _LOGGER.warning("%s and counts as absent; %s", error, advice)
         return None

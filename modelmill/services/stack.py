@@ -4,19 +4,19 @@ A server that the environment names already (PREFECT_API_URL, MLFLOW_TRACKING_UR
 What runs is remembered in `stack/stack.json`, whence other commands take `stack_environment`.
 """
 
-import contextlib
-import fcntl
 import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from modelmill.services.databases import mlflow_artifacts, mlflow_database, mlflow_lock, prepare_mlflow
+from modelmill.services.locks import locked
 from modelmill.services.origin_guard import server_names
 from modelmill.services.prefect_login import login_headers, prefect_login
 from modelmill.services.processes import (
@@ -25,12 +25,14 @@ from modelmill.services.processes import (
     end_service,
     free_port,
     require_port,
+    stack_tokens,
     start_service,
     wait_until,
 )
 from modelmill.services.ray_session import local_environment
+from modelmill.services.records import StackRecord, read_record
 from modelmill.services.scratch import remove_stack_folder, stack_folder, stack_temporary_folder
-from modelmill.tasks.files import read_json, write_json
+from modelmill.tasks.files import write_json
 
 START_SECONDS = 180.0
 
@@ -90,8 +92,8 @@ def stack_environment(home: Path) -> dict[str, str]:
     """The environment variables by which other processes find the running stack of a home; empty when none runs."""
     if not all(service.is_running() for service in _remembered(home)):
         return {}
-    record = home / "stack" / "stack.json"
-    return dict(read_json(record)["environment"]) if record.exists() else {}
+    record = _record(home)
+    return dict(record["environment"]) if record else {}
 
 
 def _start_all(
@@ -109,7 +111,7 @@ def _start_all(
     environment = {name: value for part in parts for name, value in part.found_by.items()}
     services: list[Service] = []
     if any(part.name == "mlflow" for part in parts):
-        _prepare_mlflow(home)  # a server that is killed while it makes its database would leave half of one
+        prepare_mlflow(home)  # a server that is killed while it makes its database would leave half of one
     with locked(mlflow_lock(home)):
         for part in parts:
             services.append(_start(home, token, part, environment))
@@ -155,12 +157,6 @@ def _mlflow(home: Path, port: int, names: list[str]) -> _Part:
     # Its job runner (for GenAI evaluation) would add three idle processes.
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return _Part("mlflow", command, url, lambda: _answers(f"{url}/health"), environment, {"MLFLOW_TRACKING_URI": url})
-
-
-def _prepare_mlflow(home: Path) -> None:
-    from modelmill.services.databases import prepare_mlflow
-
-    prepare_mlflow(home)
 
 
 def _ray(home: Path, port: int) -> _Part:
@@ -227,40 +223,32 @@ def _answers(url: str) -> bool:
         return False
 
 
-def mlflow_database(home: Path) -> str:
-    """The embedded MLflow database."""
-    return f"sqlite:///{home / 'mlflow.db'}"
-
-
-def mlflow_artifacts(home: Path) -> str:
-    """Where runs of the embedded MLflow keep their files."""
-    return (home / "mlartifacts").as_uri()
-
-
-def mlflow_lock(home: Path) -> Path:
-    """Held while the embedded MLflow database may be created: two processes that create it at once both fail."""
-    return home / "locks" / "mlflow.lock"
-
-
 def _remember(home: Path, token: str, services: list[Service], environment: dict[str, str]) -> None:
     listed = [service.as_dict() for service in services]
     write_json(home / "stack" / "stack.json", {"token": token, "services": listed, "environment": environment})
 
 
+def _record(home: Path) -> dict[str, Any] | None:
+    return read_record(home / "stack" / "stack.json", StackRecord, "`mill down` ends what it was about")
+
+
 def _remembered(home: Path) -> list[Service]:
-    record = home / "stack" / "stack.json"
-    return [Service(**service) for service in read_json(record)["services"]] if record.exists() else []
+    return [Service(**service) for service in (_record(home) or {"services": []})["services"]]
 
 
 def _end(home: Path) -> list[str]:
-    services = _remembered(home)
-    if not services:
-        return []
+    record, services = _record(home), _remembered(home)
     # The deployments go first: they pause their schedules, for which they need Prefect.
     for service in reversed(services):
         end_service(service, seconds=30)
-    end_all(read_json(home / "stack" / "stack.json")["token"])
-    _forget(home)
+    if record is not None:
+        end_all(record["token"])
+        _forget(home)
+    elif (home / "stack" / "stack.json").exists():
+        for token in stack_tokens(home):
+            end_all(token)
+        _forget(home)
+        return ["the processes of a damaged stack.json"]
     return [service.name for service in services]
 
 
@@ -270,19 +258,11 @@ def _forget(home: Path) -> None:
 
 
 def _addresses(home: Path, state: str) -> dict[str, str]:
-    record: dict[str, Any] = read_json(home / "stack" / "stack.json")
+    record = _record(home)
+    assert record is not None, "the caller has just written it, or found its processes running"
     addresses = {service["name"]: service["url"] for service in record["services"]}
     login = {"login": prefect_login(home)} if "prefect" in addresses else {}
     return {"stack": state} | addresses | login | {"logs": str(home / "stack")}
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a file lock that the kernel releases when its holder dies; wait while another holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from modelmill.services.databases import prepare_mlflow
+from modelmill.services.databases import mlflow_artifacts, mlflow_database, mlflow_lock, prepare_mlflow
 from modelmill.services.lineage import dataset_inputs, flat_params, made_by, summary_note
+from modelmill.services.locks import locked
 from modelmill.services.registry import register_release
-from modelmill.services.stack import locked, mlflow_artifacts, mlflow_database, mlflow_lock, stack_environment
+from modelmill.services.stack import stack_environment
 from modelmill.services.store import Store
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.journal import read_events

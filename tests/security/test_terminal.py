@@ -20,9 +20,9 @@ from starlette.routing import Route
 
 from modelmill.flows import cli
 from modelmill.flows.console import ConsoleObserver, plan_table, stage_table
+from modelmill.flows.observers import StageStarted
 from modelmill.flows.plan import PlanEntry
 from modelmill.flows.report import write_report
-from modelmill.flows.runner import StageStarted
 from modelmill.services.chat import chat, converse
 from modelmill.services.chat_models import ChatSettings, ServedModel
 from modelmill.services.terminal import PlainConsole

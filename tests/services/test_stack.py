@@ -95,3 +95,15 @@ def test_a_port_in_use_is_named_with_its_option_and_nothing_is_left(
             start_stack(tmp_path, prefect_port=0, mlflow_port=port, ray_port=0)
     assert not (tmp_path / "stack" / "stack.json").exists()
     require_port(port, "anything", "--port")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[]", b'{"token": 1}', b'{"services": [{"pid": "x"}]}'])
+def test_a_damaged_record_hides_no_process_from_down(tmp_path: Path, log: Path, content: bytes) -> None:
+    token = f"test-{os.getpid()}-{time.time_ns()}"
+    service = start_service("part", [sys.executable, "-c", PARENT], "", log, {"MILL_HOME": str(tmp_path)}, token)
+    wait_until(service, lambda: "ready" in log.read_text(), 30)
+    remember(tmp_path, service, token)
+    (tmp_path / "stack" / "stack.json").write_bytes(content)
+    assert stack_environment(tmp_path) == {}
+    assert stop_stack(tmp_path) == ["the processes of a damaged stack.json"]
+    assert with_token(token) == [] and not (tmp_path / "stack" / "stack.json").exists()
