@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from modelmill.flows.environment import prepare_environment
 from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
+from modelmill.services.processes import COMMAND
 from modelmill.services.stack import start_stack, stop_stack
 from modelmill.tasks.journal import Journal
 from tests.flows.tiny import Stack
@@ -88,6 +89,18 @@ class _ByFixtures(LoadFileScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFixtures:
     return _ByFixtures(config, log)
+
+
+@pytest.fixture(autouse=True)
+def no_temporary_folder_of_a_command() -> Iterator[None]:
+    """A test that runs a command in this process gets that command's temporary folder; the next test must not."""
+    kept = {name: os.environ.get(name) for name in ("TMPDIR", COMMAND)}, tempfile.tempdir
+    yield
+    variables, tempfile.tempdir = kept
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ def verify_home(console: Console, recipe: str | None, everything: bool, repair: 
             console.print(_sentence(finding, repair), highlight=False, soft_wrap=True)
     if findings and not repair:
         raise ContractError(
-            f"{_counted(len(findings), 'damaged place')} (the first: {findings[0].path}: {findings[0].problem}). "
+            f"{_counted(len(findings), 'damaged place')} (the first: {_problem(findings[0])}). "
             "`mill verify --repair` restores what it can and moves the rest away, so that the next run builds it anew."
         )
     if not findings and not as_json:
@@ -120,7 +120,12 @@ def verify_home(console: Console, recipe: str | None, everything: bool, repair: 
 
 def _sentence(finding: Finding, repaired: bool) -> str:
     stage = f"{finding.stage}: " if finding.stage else ""
-    return f"{stage}{finding.path}: {finding.problem}" + (f"; {finding.remedy}" if repaired else "")
+    return stage + _problem(finding) + (f"; {finding.remedy}" if repaired else "")
+
+
+def _problem(finding: Finding) -> str:
+    named = finding.problem.startswith(str(finding.path))
+    return finding.problem if named else f"{finding.path}: {finding.problem}"
 
 
 def _digests_of_runs(recipe: str | None) -> set[str]:

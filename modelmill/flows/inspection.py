@@ -1,5 +1,6 @@
 """Recipe and store → what a person asks about a line: its plan, its stages, why they run, what may be removed."""
 
+import io
 import json
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from modelmill.services.identity import differences, stage_identity
 from modelmill.services.lines import STARTED, is_finished, read_line
 from modelmill.services.store import Store
 from modelmill.tasks.errors import ContractError, InputError, RecipeError
+from modelmill.tasks.text.visible import visible
 
 
 def current_line(recipe: str | None, overrides: list[str]) -> Line:
@@ -205,4 +207,7 @@ def print_json(console: Console, value: Any) -> None:
 def print_yaml(console: Console, value: dict[str, Any]) -> None:
     from ruamel.yaml import YAML
 
-    YAML().dump(value, console.file)
+    text = io.StringIO()
+    YAML().dump(value, text)
+    # A program that reads this gets the recipe as it is; a terminal is not to be driven by its texts.
+    console.file.write(visible(text.getvalue()) if console.is_terminal else text.getvalue())

@@ -20,9 +20,13 @@ from prefect.server.database.dependencies import temporary_database_config
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelmill.flows.prefect_database import prepare_prefect
 from modelmill.services.origin_guard import OriginGuard, server_names
+
+_MANUALS = {"docs", "redoc", "openapi.json"}
 
 
 class QueuedSqlite(AioSqliteConfiguration):
@@ -60,7 +64,19 @@ def main() -> None:
         place = {"host": options.host, "port": port, "log_level": "warning"}
     names = server_names(port, options.allow_host)
     with _queued_database():
-        uvicorn.run(OriginGuard(create_app(), names), **place)
+        uvicorn.run(OriginGuard(without_manuals(create_app()), names), **place)
+
+
+def without_manuals(app: ASGIApp) -> ASGIApp:
+    """The application without its pages about the API: they load scripts from elsewhere, beside a page with a login."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/").rpartition("/")[2] in _MANUALS:
+            await PlainTextResponse("Not found", 404)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return guarded
 
 
 def _port_of(descriptor: int) -> int:

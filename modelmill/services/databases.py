@@ -84,7 +84,11 @@ def make_whole(path: Path, make: Callable[[Path], None]) -> None:
             _settle(temporary)
     except Exception as error:
         raise_if_disk_full(error, path)
-        if isinstance(error, sqlite3.OperationalError) or "disk is full" in str(error):
+        if "disk is full" in str(error):
+            raise ResourceError(
+                f"the database {path} cannot be made: its disk is full. Free some space, then run the same command."
+            ) from error
+        if isinstance(error, sqlite3.OperationalError):
             raise ResourceError(f"the database {path} cannot be made: {str(error).splitlines()[0]}") from error
         raise
 

@@ -5,8 +5,11 @@ each of its stages, releases that an alias of MLflow's registry names, unfinishe
 a process holds, whatever is young; and all that these were built from or compared with.
 """
 
+import contextlib
+import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -206,12 +209,18 @@ def _required(path: Path, shape: type[Record]) -> dict[str, Any]:
 
 def newest_change(folder: Path) -> float:
     """The newest time at which anything in a folder was written."""
-    times = [path.lstat().st_mtime for path in folder.rglob("*")]
-    return max([folder.stat().st_mtime, *times])
+    return max((info.st_mtime for info in _tree(folder)), default=0.0)
 
 
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files under a folder, or of a file."""
-    if folder.is_file():
-        return folder.stat().st_size
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(info.st_size for info in _tree(folder) if not stat.S_ISDIR(info.st_mode))
+
+
+def _tree(path: Path) -> Iterator[os.stat_result]:
+    """The path and all below it, links not followed. What a running process removes meanwhile is not there."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        yield path.lstat()
+        if path.is_dir() and not path.is_symlink():
+            for inner in path.iterdir():
+                yield from _tree(inner)

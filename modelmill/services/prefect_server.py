@@ -30,6 +30,8 @@ _SERVER_SETTINGS = {
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_UI_ENABLED": "0",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # Nothing here uses blocks, and of several servers that register them in a new database at once all but one fail.
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
 }
 
 

@@ -20,6 +20,8 @@ _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]{0,63})\}")
 _HIDDEN = "***"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>]+")
 _USER_INFO = re.compile(r"(?<=://)[^/?#\s]*@")
+# An address with a password whose scheme is missing or mistyped: its error would print it.
+_WITHOUT_SCHEME = re.compile(r"((?:^|[\s\"'])(?:https?:/?|//)(?!/))(?!\$\{)[^/?#\s:@]+:(?!\$\{)[^/?#\s@]+@")
 _PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#]*)")
 # As words of a parameter's name, between `-`, `_`, `.` and changes of case: X-Amz-Signature, access_token, sig.
 _WORDS = frozenset(
@@ -29,7 +31,9 @@ _WORDS = frozenset(
         *("awsaccesskeyid", "googleaccessid"),
     )
 )
-_WHOLE_NAMES = frozenset(("key", "pass", "api_key", "access_key", "account_key", "private_key", "subscription_key"))
+_WHOLE_NAMES = frozenset(
+    ("key", "pass", "pw", "api_key", "access_key", "account_key", "private_key", "subscription_key")
+)
 _PAGING = frozenset(("page", "next", "continuation", "cursor", "csrf", "sort"))  # next_page_token is no secret
 _NAME_PARTS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 # Tokens that are known by their form: of Hugging Face, GitHub, GitLab, AWS, Google, Slack, OpenAI and JWT.
@@ -47,6 +51,8 @@ def literal_secret(text: str) -> str | None:
     """Which part of a text looks like a secret written out (in words that do not tell it), or None."""
     if _TOKEN.search(text):
         return "an access token"
+    if _WITHOUT_SCHEME.search(text):
+        return "a password"
     for address in _ADDRESS.findall(text):
         if (found := _secret_part(address)) is not None:
             return found
@@ -57,7 +63,8 @@ def _secret_part(address: str) -> str | None:
     user_info = _USER_INFO.search(address)
     if user_info and not address.lower().startswith("file:"):
         user, colon, password = user_info.group()[:-1].partition(":")
-        if not _PLACEHOLDER.search(password if colon else user):
+        secret = password if colon else user
+        if not _PLACEHOLDER.search(secret) or _is_value(secret):
             return "a password" if colon else "a user name or token before the host"
     for name, value in _PARAMETER.findall(address):
         if _is_value(value) and _is_secret_name(unquote_plus(name)):
@@ -74,7 +81,8 @@ def _is_secret_name(name: str) -> bool:
 
 
 def _is_value(text: str) -> bool:
-    """Whether something stands there that may be a secret: no placeholder, and no pattern of a regular expression."""
+    """Whether something stands there that may be a secret: not placeholders alone, no regular expression."""
+    text = _PLACEHOLDER.sub("", text)
     return len(text) >= _LEAST_CHARACTERS and not _PATTERN_CHARACTERS.search(text)
 
 
@@ -95,6 +103,7 @@ def literal_secrets(value: Any, place: str) -> Iterator[tuple[str, str]]:
 
 def redacted(text: str) -> str:
     """The text without what looks like a secret in its addresses."""
+    text = _WITHOUT_SCHEME.sub(rf"\1{_HIDDEN}@", text)
     return _TOKEN.sub(_HIDDEN, _ADDRESS.sub(lambda match: _redacted_address(match.group()), text))
 
 

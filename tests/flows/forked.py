@@ -38,16 +38,18 @@ def start_mill(
 
     What it prints is added to the files `output` and `errors`; `environment` is added to that of the tests.
     """
-    process = _CONTEXT.Process(target=_mill, args=(code, arguments, environment, output, errors))
+    process = _CONTEXT.Process(target=_mill, args=(code, arguments, os.environ | environment, output, errors))
     process.start()
     return process
 
 
 def _mill(code: Path, arguments: list[str], environment: dict[str, str], output: Path, errors: Path) -> None:
+    """Run in a process whose environment is that of the server from which it was forked, of an earlier test."""
     os.setsid()
     for number, path in ((1, output), (2, errors)):
         with path.open("ab") as file:
             os.dup2(file.fileno(), number)
+    os.environ.clear()
     os.environ |= environment
     os.chdir(code)
     sys.path.insert(0, str(code))

@@ -75,6 +75,8 @@ def test_without_the_login_prefect_tells_its_health_alone(stack: Stack) -> None:
     with httpx.Client(base_url=stack.api, timeout=60) as stranger:
         assert stranger.get("/health").json() is True
         assert stranger.get("/admin/settings").status_code == 401
+        for manual in ("/docs", "/redoc", "/openapi.json", "/api/docs"):  # they load scripts from elsewhere
+            assert stranger.get(stack.api.removesuffix("/api") + manual).status_code == 404
         assert stranger.post(f"/deployments/{before['id']}/create_flow_run", json={}).status_code == 401
         for wrong in (("mill", "guess"), ("mill", ""), ("", prefect_login(stack.home).partition(":")[2])):
             assert stranger.post("/deployments/filter", json={}, auth=wrong).status_code == 401

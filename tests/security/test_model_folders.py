@@ -25,6 +25,8 @@ from tests.tasks.evaluate.tiny import write_model
 TURNS = [{"role": "user", "content": "hi"}]
 PROBE = "import pathlib; pathlib.Path({marker!r}).touch()"
 
+STOPPED = "MemoryError|too much memory"  # by its own limit, or on a loaded machine by that of time
+
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -161,8 +163,11 @@ def test_a_foreign_template_writes_what_transformers_would(folder: Path) -> None
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{% set n = namespace(s='x') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}", "MemoryError"),
-        ("{{ 'a' * 10 ** 11 }}", "MemoryError"),
+        (
+            "{% set n = namespace(s='x') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
+            "MemoryError|too much memory",
+        ),
+        ("{{ 'a' * 10 ** 11 }}", STOPPED),
         ("{{ 'a' * 10 ** 8 }}", "more than 16,000,000 characters"),
         ("{{ cycler.__init__.__globals__.os.system('touch MARKER') }}", "SecurityError"),
         ("{{ messages.append(1) }}", "SecurityError"),

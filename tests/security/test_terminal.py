@@ -44,6 +44,7 @@ ATTACKS = [
     "\u2066\u200f\u061c",
     "a\u2028b",
     "\x00\x7f\ufeff\ud800",
+    "\U000e0041\U000e007f",
 ]
 MARKUP = "[bold]x[/bold] [link=http://evil.example]y[/link] [/red] :bomb: [on red]"
 HOSTILE = "".join(ATTACKS) + MARKUP

@@ -105,8 +105,8 @@ def test_a_file_of_a_recipe_counts_by_its_content_not_by_its_place(
         config = config_class(stage).model_validate(json.loads(json.dumps(recipe).replace("FILE", str(path))))
         return identity_config(config), external_digests(STAGES[stage], config)
 
-    assert identity_of("here", "a") == identity_of("there", "a")
-    assert identity_of("here", "a") != identity_of("here", "b")
+    assert identity_of("here", "task: a") == identity_of("there", "task: a")
+    assert identity_of("here", "task: a") != identity_of("here", "task: b")
 
 
 def test_code_is_what_the_entry_point_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

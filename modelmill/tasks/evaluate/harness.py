@@ -95,7 +95,7 @@ def load_tasks(task: HarnessTask) -> Any:
                 check_metrics(config, source)
             return manager.load([config])
         return TaskManager().load([source])
-    except (KeyError, ValueError, FileNotFoundError) as error:
+    except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
         raise InputError(
             f"lm-eval cannot load the task {task.task!r}: {error}. Give a shipped suite's name, a .jsonl suite, an "
             "lm-eval .yaml file, or a name that `lm_eval ls tasks` lists."

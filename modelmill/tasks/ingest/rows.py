@@ -23,7 +23,14 @@ from modelmill.tasks.ingest.remote import local_copy
 from modelmill.tasks.ingest.schema import PAGE_SCHEMA, row_id
 from modelmill.tasks.ingest.sources import Columns, DatasetSource, JsonlSource, ParquetSource
 from modelmill.tasks.placeholders import redacted
-from modelmill.tasks.text.bounded_lines import Line, TooManyValuesError, bounded_lines, json_value, plain_stream
+from modelmill.tasks.text.bounded_lines import (
+    Line,
+    TooManyValuesError,
+    bounded_lines,
+    json_value,
+    plain_stream,
+    without_surrogates,
+)
 from modelmill.tasks.text.parquet_batches import bounded_tables
 
 # A character takes up to 6 bytes as an escape of JSON, and other columns have room too.
@@ -132,13 +139,14 @@ def _row_page(reading: Reading, content: Any, is_html: bool) -> ExtractedPage:
         raise RejectedError("empty_text", f"found {type(content).__name__} where text was expected")
     if len(content) > limits.page_bytes:
         raise RejectedError("too_large", f"{len(content)} characters")
+    content = without_surrogates(content)
     return reading.extracted(content) if is_html else plain_page(content, limits)
 
 
 def _string(value: Any) -> str:
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    return "" if value is None else str(value)
+    return "" if value is None else without_surrogates(str(value))
 
 
 def read_dataset(reading: Reading, source: DatasetSource, files: list[SourceFile]) -> None:

@@ -66,3 +66,8 @@ def json_value(content: bytes) -> Any:
         return json.loads(content)
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
+
+
+def without_surrogates(text: str) -> str:
+    """The text with `?` for halves of surrogate pairs, which JSON can spell and which are no characters."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

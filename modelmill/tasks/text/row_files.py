@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelmill.tasks.errors import InputError
-from modelmill.tasks.text.bounded_lines import bounded_lines, json_value, plain_stream
+from modelmill.tasks.text.bounded_lines import bounded_lines, json_value, plain_stream, without_surrogates
 from modelmill.tasks.text.parquet_batches import bounded_tables
 
 LINE = "__line__"
@@ -133,8 +133,7 @@ def _field(value: Any, name: str, path: Path, number: int) -> str | None:
         return None
     if not isinstance(value, str):
         raise InputError(f"{path} line {number}: {name} is a {type(value).__name__}; expected a string")
-    # JSON can spell halves of surrogate pairs, which are no characters.
-    return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    return without_surrogates(value)
 
 
 def _json_table(lines: list[bytes], values: list[list[str | None]], fields: Sequence[str]) -> pa.Table:

@@ -3,9 +3,10 @@
 import re
 
 # Terminal escapes and other control characters; marks that turn the direction of writing for what follows; line ends
-# that not every program takes for one; format characters that are deprecated or frame annotations.
+# that not every program takes for one; format characters that are deprecated, frame
+# annotations or are invisible tags.
 _UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 

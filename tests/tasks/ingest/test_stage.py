@@ -107,6 +107,16 @@ def test_bad_rows_are_counted_by_reason(tmp_path, run_ingest):
     assert result.dropped == {"empty_text": 3, "invalid_row": 2}
 
 
+def test_halves_of_surrogate_pairs_cost_no_more_than_themselves(tmp_path, run_ingest):
+    """JSON can spell them, and no file can hold them: one such row ended the stage."""
+    path = tmp_path / "halves.jsonl"
+    path.write_text('{"text": "a \\ud800 b", "title": "\\udfff", "url": "\\udc00"}\n{"text": "fine"}\n')
+    for columns in ({}, {"html": "text", "text": ""}):
+        result, output = run_ingest(source("jsonl", path, columns=columns), name=f"out-{len(columns)}")
+        assert result.rows_out == 2
+        assert rows_of(output / "pages")[0]["text"] == "a ? b"
+
+
 def test_parquet_rows_without_text_are_dropped_and_html_columns_extracted(tmp_path, run_ingest):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"text": ["some", "", None, "  "], "page": [HTML.format(n) for n in range(4)]}), path)
