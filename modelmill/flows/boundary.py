@@ -66,7 +66,7 @@ def exit_code(command: Callable[[], Any], errors: Console) -> int:
         if told is None:
             raise
         code = told
-    if _output_is_closed():
+    if _output_is_closed() or not _output_takes_the_rest():
         _drop_output()
     if code == INTERRUPTED:
         errors.print("stopped; the same command continues from here")
@@ -138,6 +138,16 @@ def _output_is_closed() -> bool:
     poll = select.poll()
     poll.register(1, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _output_takes_the_rest() -> bool:
+    """Whether what is still buffered can be written; otherwise the interpreter would end with a code of its own."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _drop_output() -> None:
