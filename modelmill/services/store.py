@@ -230,7 +230,7 @@ def _replace(source: Path, target: Path, names: list[str]) -> None:
 
 
 def read_artifact_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest that lies in an artifact: that of the first build that gave it."""
+    """The manifest inside an artifact: that of the first build that gave it."""
     return read_record(folder / MANIFEST, Manifest)
 
 

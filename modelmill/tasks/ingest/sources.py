@@ -26,7 +26,7 @@ class Source(StageConfig):
     name: FileName
     """Shown in reports and written to the column `source`; unique in the recipe."""
     edition: str = ""
-    """A label such as a date. What lies behind an address is not known before it is read: change the label to
+    """A label such as a date. The content of an address is not known before it is read: change the label to
     read it again."""
 
 
@@ -48,7 +48,7 @@ class Politeness(StageConfig):
     backoff_seconds: float = Field(default=1.0, ge=0)
     """First wait before another attempt; each later one doubles."""
     longest_wait_seconds: float = Field(default=120.0, ge=0)
-    """Upper limit of back-off, Retry-After and Crawl-delay; a host that asks for more gives no page."""
+    """Upper limit of back-off, Retry-After and Crawl-delay; pages of a host that demands more are dropped."""
 
 
 class CrawlRules(Source):
