@@ -91,16 +91,17 @@ class Session:
         entry = plan_identity(node, identity, self.store, node.id in self.force)
         if entry.manifest is None:
             return None
+        self.store.damage(entry.manifest, trust_unknown=True)  # what has to be read for it is read before others wait
         try:
-            self.store.require_whole(entry.manifest, node.id, trust_unknown=True)
+            with self.store.locked():  # `mill gc` removes nothing between its being found and its being recorded
+                entry = plan_identity(node, identity, self.store)
+                if entry.manifest is None:
+                    return None
+                self.store.require_whole(entry.manifest, node.id, trust_unknown=True)
+                self._note(entry, entry.manifest, "reuse")
         except ContractError as error:
             self.record((node.id, str(error)))  # so that `mill rerun` without a recipe is about this one
             raise
-        with self.store.locked():  # `mill gc` removes nothing between its being found and its being recorded
-            entry = plan_identity(node, identity, self.store)
-            if entry.manifest is None:
-                return None
-            self._note(entry, entry.manifest, "reuse")
         self._tell_finished(node.id, entry.manifest, reused=True)
         return entry.manifest
 

@@ -57,10 +57,10 @@ class Verification:
             yield from self._record(path, IdentityRecord, path.parent)
         for artifact in sorted((self._home / "artifacts").glob("*")):
             if self._digests is None or artifact.name in self._digests:
-                yield from self._artifact(artifact)
+                yield from _undisturbed(artifact, self._artifact)
         for folder in sorted((self._home / "evidence").glob("*")):
             if self._digests is None or folder.name in self._evidence_of_digests():
-                yield from self._evidence_folder(folder)
+                yield from _undisturbed(folder, self._evidence_folder)
 
     def _key_records(self) -> Iterator[Finding]:
         for path in sorted((self._home / "keys").glob("*/[!.]*.json")):
@@ -84,28 +84,28 @@ class Verification:
                 self._keys.setdefault(manifest["digest"], []).append(manifest)
                 return Finding(path, problem, remedy, path.parent.name, partial(write_json, path, manifest))
         remedy = "moved away; the next run of its stage builds anew"
-        return Finding(path, problem, remedy, path.parent.name, partial(self._move_away, path))
+        return Finding(path, problem, remedy, path.parent.name, self._moving_away(path))
 
     def _record(self, path: Path, shape: type[Record], concerned: Path | None = None) -> Iterator[Finding]:
         try:
             load_record(path, shape)
         except UnreadableError as error:
             remedy = "moved away; the next run writes it anew"
-            yield Finding(path, str(error), remedy, None, partial(self._move_away, concerned or path))
+            yield Finding(path, str(error), remedy, None, self._moving_away(concerned or path))
 
     def _artifact(self, artifact: Path) -> Iterator[Finding]:
         own, builds = _readable(artifact / MANIFEST), self._keys.get(artifact.name, [])
         manifest = min(builds, key=lambda build: build["created"]) if builds else own
         if manifest is None or files_digest(content_of(manifest["files"])) != artifact.name:
             problem = "its manifest cannot be read and no key leads to it"
-            yield Finding(artifact, problem, "moved away", None, partial(self._move_away, artifact))
+            yield Finding(artifact, problem, "moved away", None, self._moving_away(artifact))
             return
         self.num_artifacts += 1
         stage = manifest["id"]
         problems = self._differences(artifact, content_of(manifest["files"]), is_evidence, inside=False)
         if problems:
             remedy = f"moved away; the next run builds {stage} anew"
-            yield Finding(artifact, problems, remedy, stage, partial(self._move_away, artifact))
+            yield Finding(artifact, problems, remedy, stage, self._moving_away(artifact))
             return
         if own is None or own["digest"] != artifact.name or not _agrees(own, builds):
             problem = "its manifest.json is damaged or is not what its key says"
@@ -118,7 +118,7 @@ class Verification:
                 listed = [file for file in own["files"] if file["path"].startswith(f"{part}/")]
                 if problems := self._differences(artifact, listed, lambda path, p=part: path.split("/")[0] == p):
                     remedy = f"{part}/ is moved away; `mill rerun {stage}` makes it again"
-                    yield Finding(artifact / part, problems, remedy, stage, partial(self._move_away, artifact / part))
+                    yield Finding(artifact / part, problems, remedy, stage, self._moving_away(artifact / part))
 
     def _differences(
         self, folder: Path, files: list[dict[str, Any]], belongs: Callable[[str], bool], inside: bool = True
@@ -145,14 +145,39 @@ class Verification:
         self.num_bytes += sum(file["bytes"] for file in files)
         if files_digest(files) != folder.name:
             remedy = "moved away; a rerun of its stage makes it again"
-            yield Finding(folder, "files differ from what they were", remedy, None, partial(self._move_away, folder))
+            yield Finding(folder, "files differ from what they were", remedy, None, self._moving_away(folder))
 
-    def _move_away(self, path: Path) -> None:
+    def _moving_away(self, path: Path) -> Callable[[], None]:
+        return partial(self._move_away, path, _inode(path))
+
+    def _move_away(self, path: Path, inode: int | None) -> None:
+        """Move what was found damaged, unless it was collected or replaced by something new since then."""
         name = path.relative_to(self._home).as_posix().replace("/", "--")
         target = self._home / DAMAGED / f"{time.time_ns()}--{name}"
         target.parent.mkdir(parents=True, exist_ok=True)
         with self._store.locked(exclusive=True):
-            path.rename(target)
+            if _inode(path) == inode:
+                path.rename(target)
+
+
+def _undisturbed(folder: Path, look: Callable[[Path], Iterator[Finding]]) -> Iterator[Finding]:
+    """What is found in a folder, unless `mill gc` collected it while it was read; it may have been made anew since."""
+    inode = _inode(folder)
+    try:
+        found = list(look(folder))
+    except FileNotFoundError:
+        if _inode(folder) == inode:
+            raise
+        return
+    if _inode(folder) == inode:
+        yield from found
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _readable(path: Path) -> dict[str, Any] | None:

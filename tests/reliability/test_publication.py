@@ -3,7 +3,6 @@
 import random
 import time
 from collections import Counter
-from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.services.garbage import collect, survey
 from modelmill.services.store import Store
 from modelmill.services.verification import Verification
+from tests.flows.forked import context
 from tests.reliability.toy_stage import Config, ToySpec
 from tests.services.toy import build
 
@@ -78,7 +78,7 @@ def collect_always(home: Path, ended: Event, removed: Any) -> None:
 
 def test_lines_that_share_artifacts_lose_none_while_everything_unneeded_is_collected(tmp_path: Path) -> None:
     """Four seconds of three processes that run lines and one that collects whatever no newest run refers to."""
-    processes = get_context("fork")
+    processes = context()
     ended, failures, removed = processes.Event(), processes.Queue(), processes.Queue()
     collector = processes.Process(target=collect_always, args=(tmp_path, ended, removed))
     lines = [
@@ -100,7 +100,7 @@ def test_no_read_fails_while_equal_content_is_published_again(tmp_path: Path) ->
     """Three seconds of three writers and two readers: before, 119 of 9,316 reads failed."""
     first = build(Store(tmp_path), "first", CONTENT | {"report/build": "first"})
     inode = Store(tmp_path).artifact_path(first["digest"]).stat().st_ino
-    processes = get_context("fork")
+    processes = context()
     ended, results = processes.Event(), processes.Queue()
     readers = [processes.Process(target=read, args=(tmp_path, first["digest"], ended, results)) for _ in range(2)]
     writers = [processes.Process(target=publish, args=(tmp_path, number, 3.0)) for number in range(3)]

@@ -96,11 +96,15 @@ class Watchdog:
                 still.append(beat)
         if silent:
             return f"{_names(silent)} of {len(beats)} fell silent (last at step {silent[0].step}, in {silent[0].where})"
-        if not still or any(beat.patient and beat.step <= still[0].step for beat in beats):
-            # Nobody, or they wait for one that may take its time.
+        if not still:
             return None
-        first = min(still, key=lambda beat: (beat.step, beat.waits))
-        blamed = [beat for beat in still if (beat.step, beat.waits) == (first.step, first.waits)]
+        last = min(map(_progress, still))
+        moving = [beat for beat in beats if beat not in still]
+        if any(_progress(beat) < last or (beat.patient and beat.step == last[0]) for beat in moving):
+            # They wait for one whose own time is not over yet, or that may take what it likes.
+            return None
+        blamed = [beat for beat in still if _progress(beat) == last]
+        first = blamed[0]
         return (
             f"{_names(blamed)} of {len(beats)} did not get on from step {first.step} ({first.phase}) for more than "
             f"{limit:.0f} s, in {first.where}; {len(still) - len(blamed)} other(s) wait"
@@ -123,6 +127,11 @@ class Watchdog:
 
 def _key(rank: int) -> str:
     return f"modelmill/heartbeat/{rank}"
+
+
+def _progress(beat: Beat) -> tuple[int, bool]:
+    """Orders ranks by how far they are; of those at one step, who waits in a collective is ahead of who does not."""
+    return beat.step, beat.waits
 
 
 def _names(beats: list[Beat]) -> str:
