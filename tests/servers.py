@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -31,10 +32,10 @@ def listening() -> Iterator[socket.socket]:
 
 
 @contextmanager
-def serving(app: ASGIApp, listener: socket.socket | Path) -> Iterator[None]:
+def serving(app: ASGIApp, listener: socket.socket | Path, **options: Any) -> Iterator[None]:
     """The application while this block runs."""
     uds = str(listener) if isinstance(listener, Path) else None
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, uds=uds))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, uds=uds, **options))
     sockets = None if isinstance(listener, Path) else [listener]
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()

@@ -69,7 +69,7 @@ def exit_code(command: Callable[[], Any], errors: Console) -> int:
     if _output_is_closed() or not _output_takes_the_rest():
         _drop_output()
     if code == INTERRUPTED:
-        errors.print("stopped; the same command continues from here")
+        errors.print("stopped; run the same command again to continue")
     return code
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from modelmill.flows.environment import mill_home
-from modelmill.flows.inspection import current_line, print_json, stage_views
+from modelmill.flows.inspection import current_line, print_json, run_views, stage_views
 from modelmill.flows.plan import plan_line
 from modelmill.flows.recipe import Line, load_line, load_recipe
 from modelmill.services.lines import newest_of_stage, read_line
@@ -54,7 +54,7 @@ def run_and_report(
     if as_json:
         print_json(
             console,
-            {"stages": stage_views(line.name, this_run_only=True), "seconds": outcome.seconds, "links": outcome.links},
+            {"stages": run_views(line, outcome.stages), "seconds": outcome.seconds, "links": outcome.links},
         )
         return
     from modelmill.flows.ending import print_ending

@@ -18,6 +18,7 @@ _COLOURS = {
     "build": "cyan",
     "follows": "blue",
     "failed": "red",
+    "damaged": "red",
     "waiting": "dim",
     "started": "yellow",
     "earlier": "dim",

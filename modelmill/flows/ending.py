@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from modelmill.flows.inspection import stage_views
+from modelmill.flows.inspection import run_views
 from modelmill.flows.recipe import Line
 from modelmill.tasks.evaluate.scorecard import main_header, main_row
 from modelmill.tasks.files import read_json
@@ -26,7 +26,7 @@ def print_ending(console: Console, line: Line, outcome: Any, report: Path) -> No
     if outcome.status == "skipped":
         console.print(f"skipped: another run of recipe {line.name} is under way in this home")
         return
-    views = stage_views(line.name, this_run_only=True)
+    views = run_views(line, outcome.stages)
     console.print()
     console.print(_seconds_table(views))
     for view in views:

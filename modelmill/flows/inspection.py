@@ -41,11 +41,12 @@ def show_plan(
         return
     for stage in force:
         line.node(stage)
-    entries = plan_line(line, Store(mill_home()), tuple(force))
+    store = Store(mill_home())
+    entries = [entry.checked(store) for entry in plan_line(line, store, tuple(force))]
     if plot is not None:
         from modelmill.flows.training_plan import draw_training_plan, training_stretches
 
-        draw_training_plan(line, training_stretches(line, entries, Store(mill_home())), plot)
+        draw_training_plan(line, training_stretches(line, entries, store), plot)
         console.print(str(plot), soft_wrap=True)
         return
     config = load_compute(compute or line.compute)
@@ -68,19 +69,29 @@ def _estimate_sentence(entries: list[PlanEntry], seconds: float, cost: float, un
     return sentence + (f"; no estimate for {', '.join(unknown)}." if unknown else ".")
 
 
-def stage_views(recipe: str | None, *, this_run_only: bool = False) -> list[dict[str, Any]]:
+def stage_views(recipe: str | None) -> list[dict[str, Any]]:
     """The stages of the newest run with the figures of their manifests, as `mill show --json` prints them.
 
-    A stage that this run has not finished shows its build in an older run, unless `this_run_only`.
+    A stage that this run has not finished shows its build in an older run.
     """
-    store, record = Store(mill_home()), read_line(mill_home(), recipe)
-    views = []
-    for stage in record["stages"]:
+    return _with_figures(read_line(mill_home(), recipe)["stages"])
+
+
+def run_views(line: Line, finished: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same of a run that this process made; the newest may be another's by now. `finished`: plans of its stages."""
+    known = {stage["id"]: stage for stage in finished}
+    waiting = {node.id: {"id": node.id, "stage": node.spec.name, "status": "waiting"} for node in line.nodes}
+    return _with_figures([known.get(name, stage) for name, stage in waiting.items()])
+
+
+def _with_figures(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    store, views = Store(mill_home()), []
+    for stage in stages:
         view = {"key": None, "digest": None, "seconds": None, "why": []} | stage
         manifest = store.find(stage["stage"], stage["key"]) if stage.get("key") and is_finished(stage) else None
         if view["status"] == STARTED:
             view["why"] = ["it works, or its run was stopped"]
-        if not is_finished(stage) and not this_run_only and (earlier := stage.get("earlier")):
+        if not is_finished(stage) and (earlier := stage.get("earlier")):
             manifest = store.find(stage["stage"], earlier["key"])
             view |= _earlier_view(view, manifest, earlier["time"]) if manifest else {}
         if manifest:
@@ -156,9 +167,9 @@ def _print_stage(console: Console, view: dict[str, Any]) -> None:
 
 def show_why(console: Console, stage: str, recipe: str | None, overrides: list[str], as_json: bool) -> None:
     """Print all reasons for a stage's plan."""
-    line = current_line(recipe, overrides)
+    line, store = current_line(recipe, overrides), Store(mill_home())
     line.node(stage)
-    entry = next(entry for entry in plan_line(line, Store(mill_home())) if entry.id == stage)
+    entry = next(entry for entry in plan_line(line, store) if entry.id == stage).checked(store)
     if as_json:
         print_json(console, entry.as_dict())
         return

@@ -1,19 +1,21 @@
 """A line and what the store holds → for every stage: reuse, resume or build, why, and the time and cost to expect."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modelmill.flows.recipe import Line, Node
 from modelmill.services.identity import Identity, differences, stage_identity
 from modelmill.services.store import Store
+from modelmill.tasks.errors import ContractError
 
 
 @dataclass(frozen=True)
 class PlanEntry:
     """What will happen to one stage.
 
-    status: reuse | resume | build | follows. `follows` means: an input will be rebuilt, so this stage runs unless
-    that rebuild gives the same bytes as before. `seconds` is what the nearest earlier build took, None if unknown.
+    status: reuse | resume | build | follows, or damaged once it was `checked`. `follows` means: an input will be
+    rebuilt, so this stage runs unless that rebuild gives the same bytes as before. `seconds` is what the nearest
+    earlier build took, None if unknown.
     """
 
     id: str
@@ -24,6 +26,15 @@ class PlanEntry:
     digest: str | None = None
     seconds: float | None = None
     manifest: dict[str, Any] | None = field(default=None, repr=False)
+
+    def checked(self, store: Store) -> "PlanEntry":
+        """The same, or `damaged` where files of the artifact changed since it was made: a run would refuse it."""
+        try:
+            if self.status == "reuse" and self.manifest is not None:
+                store.require_whole(self.manifest, self.id, trust_unknown=True)
+        except ContractError as error:
+            return replace(self, status="damaged", why=(str(error),))
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as JSON-ready data, without the manifest."""

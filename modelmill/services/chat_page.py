@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from modelmill.services.engine_proxy import Limits, engine_client, forwarded, problem
+from modelmill.services.engine_proxy import Limits, engine_client, forwarded, listed_models, problem
 from modelmill.services.origin_guard import OriginGuard, is_loopback, server_names
 from modelmill.tasks.errors import InputError
 
@@ -26,7 +26,6 @@ CONTENT_POLICY = (
 )
 # Method and path, the same at the engine. Everything else that vLLM serves is not there.
 _ROUTES = (
-    ("GET", "/v1/models"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
     ("GET", "/metrics"),
@@ -107,6 +106,9 @@ def chat_app(
     async def show_examples(request: Request) -> Response:
         return JSONResponse(list(examples))
 
+    async def show_models(request: Request) -> Response:
+        return await listed_models(client)
+
     def passed(path: str) -> Handler:
         async def pass_on(request: Request) -> Response:
             return await forwarded(client, path, request, limits)
@@ -131,6 +133,7 @@ def chat_app(
         routes=[
             Route("/", show_page),
             Route("/examples", with_key(show_examples)),
+            Route("/v1/models", with_key(show_models)),
             Route("/health", passed("/health")),
             *(Route(path, with_key(passed(path)), methods=[method]) for method, path in _ROUTES),
         ],

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 # What of a client's headers the engine sees, and what of its answer's the client.
 _TO_ENGINE = ("accept", "x-request-id")
 _TO_CLIENT = ("content-type", "content-length", "x-request-id")
+_OF_MODELS = ("id", "object", "created", "owned_by", "max_model_len")
 _CLIENT_GONE = 499  # as nginx logs it; nobody reads the answer
 _GRACE_SECONDS = 5.0  # for a client to read the last piece
 
@@ -73,9 +74,18 @@ async def forwarded(client: httpx.AsyncClient, path: str, request: Request, limi
     except ClientDisconnect:
         return Response(status_code=_CLIENT_GONE)
     except httpx.TransportError as error:
-        message = f"the inference engine does not answer ({error or type(error).__name__}); start `mill serve` again"
-        return problem(502, message, "engine_unavailable")
+        return _no_answer(error)
     return EngineAnswer(answer, deadline, limits)
+
+
+async def listed_models(client: httpx.AsyncClient) -> Response:
+    """The engine's list of models, without what it tells of this machine: the folder of each and who may use it."""
+    try:
+        found = (await client.get("/v1/models")).raise_for_status().json()["data"]
+        models = [{name: model[name] for name in _OF_MODELS if name in model} for model in found]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        return _no_answer(error)
+    return JSONResponse({"object": "list", "data": models})
 
 
 class EngineAnswer(StreamingResponse):
@@ -109,6 +119,11 @@ class EngineAnswer(StreamingResponse):
                     yield f"data: {json.dumps(event)}\n\n".encode()
                 return
             yield piece
+
+
+def _no_answer(error: Exception) -> Response:
+    message = f"the inference engine does not answer ({error or type(error).__name__}); start `mill serve` again"
+    return problem(502, message, "engine_unavailable")
 
 
 async def _sent(client: httpx.AsyncClient, outgoing: httpx.Request, request: Request) -> httpx.Response:

@@ -1,7 +1,8 @@
 """Where MLflow keeps runs and files, and a port → MLflow's server, for its own pages and programs only.
 
-`mlflow server` takes any page of this machine for its own, whatever port it comes from, and guards its API alone. Here
-the same application stands behind the guard of the other servers.
+`mlflow server` takes any page of this machine for its own, whatever port it comes from, guards its API alone and knows
+users only with a database of them. Here the same application stands behind the guard of the other servers, and asks for
+the login that MLflow's clients send: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import os
 import uvicorn
 from starlette.types import ASGIApp
 
+from modelmill.services.login import MLFLOW_PASSWORD, MLFLOW_USER, LoginGuard
 from modelmill.services.origin_guard import OriginGuard, server_names
 
 _NAMES = "MLFLOW_SERVER_ALLOWED_HOSTS"  # MLflow's application reads it too, and each worker builds its own
@@ -29,6 +31,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.backend_store_uri:
         parser.error("give --backend-store-uri or MLFLOW_BACKEND_STORE_URI")
+    if not (os.environ.get(MLFLOW_USER) and os.environ.get(MLFLOW_PASSWORD)):
+        parser.error(f"set {MLFLOW_USER} and {MLFLOW_PASSWORD}: the login that clients must send")
     os.environ[_NAMES] = ",".join(server_names(options.port, options.allow_host))
     _configure(options)
     place = {"host": options.host, "port": options.port, "workers": options.workers, "log_level": "warning"}
@@ -51,10 +55,11 @@ def _configure(options: argparse.Namespace) -> None:
 
 
 def guarded_app() -> ASGIApp:
-    """MLflow's application behind the guard; the environment says where its data are and how it is called."""
+    """MLflow's application behind the guards; the environment says where its data are, its names and its login."""
     from mlflow.server.fastapi_app import app
 
-    return OriginGuard(app, os.environ[_NAMES].split(","))
+    login = f"{os.environ[MLFLOW_USER]}:{os.environ[MLFLOW_PASSWORD]}"
+    return OriginGuard(LoginGuard(app, login), os.environ[_NAMES].split(","))
 
 
 if __name__ == "__main__":

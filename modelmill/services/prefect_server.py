@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from modelmill.services.prefect_login import prefect_login
+from modelmill.services.login import server_login
 from modelmill.services.stack import stack_environment
 from modelmill.tasks.errors import ResourceError
 
@@ -72,7 +72,7 @@ def _known_api(home: Path) -> PrefectApi | None:
     if url := os.environ.get("PREFECT_API_URL"):
         return PrefectApi(url, os.environ.get("PREFECT_API_AUTH_STRING"))
     url = stack_environment(home).get("PREFECT_API_URL")
-    return PrefectApi(url, prefect_login(home)) if url else None
+    return PrefectApi(url, server_login(home)) if url else None
 
 
 def _set(name: str, value: str | None) -> None:
@@ -108,7 +108,7 @@ def wait_until_healthy(api: PrefectApi) -> None:
 def _own_server(home: Path) -> Iterator[PrefectApi]:
     log = home / "prefect" / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    login = prefect_login(home)
+    login = server_login(home)
     with socket.socket() as listening, log.open("w") as output:
         # Listening here rather than in the server: no other process can take the port in between.
         listening.bind(("127.0.0.1", 0))

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from modelmill.services.chat_page import Access, chat_app
 from modelmill.services.engine_proxy import Limits
+from modelmill.services.impatient import MAX_CONNECTIONS, ImpatientProtocol
 from modelmill.services.model_folder import example_questions, find_model_folder, model_name
 from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import ResourceError
@@ -49,7 +50,7 @@ _ENVIRONMENT = {
     **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
 }
 # The server's own secrets, and a key that would lock vLLM for the server itself.
-_NOT_FOR_THE_ENGINE = ("MILL_API_KEY", "VLLM_API_KEY", "PREFECT_API_AUTH_STRING")
+_NOT_FOR_THE_ENGINE = ("MILL_API_KEY", "VLLM_API_KEY", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD")
 _SOCKET_PATH_BYTES = 107
 # Whatever vLLM hands to `torch.compile` would take a C++ compiler, which not every machine has.
 _ON_CPU = {"TORCHDYNAMO_DISABLE": "1"}
@@ -235,7 +236,10 @@ def _is_healthy(engine_socket: Path) -> bool:
 
 def serve_page(engine: Engine, page: ASGIApp, listener: socket.socket) -> None:
     """Serve the chat page and the API until a signal, or until the engine dies."""
-    config = uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=3, server_header=False)
+    config = uvicorn.Config(
+        page, log_level="warning", timeout_graceful_shutdown=3, server_header=False,
+        http=ImpatientProtocol, limit_concurrency=MAX_CONNECTIONS,
+    )  # fmt: skip
     server = uvicorn.Server(config)
 
     def watch() -> None:

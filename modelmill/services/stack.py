@@ -17,8 +17,8 @@ import httpx
 
 from modelmill.services.databases import mlflow_artifacts, mlflow_database, mlflow_lock, prepare_mlflow
 from modelmill.services.locks import locked
+from modelmill.services.login import mlflow_login, prefect_headers, server_login
 from modelmill.services.origin_guard import server_names
-from modelmill.services.prefect_login import login_headers, prefect_login
 from modelmill.services.processes import (
     Service,
     end_all,
@@ -144,7 +144,7 @@ def _prefect(home: Path, port: int, names: list[str]) -> _Part:
     environment = {
         "PREFECT_UI_API_URL": "/api",  # of the page's own origin, under whichever name it was opened
         "PREFECT__SERVER_FINAL": "1",
-        "PREFECT_SERVER_API_AUTH_STRING": prefect_login(home),
+        "PREFECT_SERVER_API_AUTH_STRING": server_login(home),
     }
     found_by = {"PREFECT_API_URL": f"{url}/api"}
     return _Part("prefect", command, url, lambda: _answers(f"{url}/api/health"), environment, found_by)
@@ -155,7 +155,7 @@ def _mlflow(home: Path, port: int, names: list[str]) -> _Part:
     command = [sys.executable, "-m", "modelmill.services.mlflow_process", "--port", str(port), *names]
     command += ["--backend-store-uri", mlflow_database(home), "--default-artifact-root", mlflow_artifacts(home)]
     # Its job runner (for GenAI evaluation) would add three idle processes.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = mlflow_login(home) | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return _Part("mlflow", command, url, lambda: _answers(f"{url}/health"), environment, {"MLFLOW_TRACKING_URI": url})
 
 
@@ -193,8 +193,8 @@ def _ray_is_up(folder: Path, port: int) -> bool:
 def _deployments(home: Path, own_api_url: str | None) -> _Part:
     """The process that serves the deployments, to the stack's own Prefect or to that of the environment."""
     command = [sys.executable, "-m", "modelmill.flows.deployments"]
-    environment = {"PREFECT_API_AUTH_STRING": prefect_login(home)} if own_api_url else {}
-    api_url, headers = own_api_url or os.environ["PREFECT_API_URL"], login_headers(environment or os.environ)
+    environment = {"PREFECT_API_AUTH_STRING": server_login(home)} if own_api_url else {}
+    api_url, headers = own_api_url or os.environ["PREFECT_API_URL"], prefect_headers(environment or os.environ)
     before = _last_asked(api_url, headers)
     url = api_url.removesuffix("/api")
     return _Part(
@@ -261,10 +261,10 @@ def _addresses(home: Path, state: str) -> dict[str, str]:
     record = _record(home)
     assert record is not None, "the caller has just written it, or found its processes running"
     addresses = {service["name"]: service["url"] for service in record["services"]}
-    login = {"login": prefect_login(home)} if "prefect" in addresses else {}
+    login = {"login": server_login(home)} if {"prefect", "mlflow"} & addresses.keys() else {}
     return {"stack": state} | addresses | login | {"logs": str(home / "stack")}
 
 
 if __name__ == "__main__":
     # The health check of a container that serves the deployments.
-    sys.exit(0 if _last_asked(os.environ["PREFECT_API_URL"], login_headers(os.environ)) else 1)
+    sys.exit(0 if _last_asked(os.environ["PREFECT_API_URL"], prefect_headers(os.environ)) else 1)

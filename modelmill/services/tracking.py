@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from modelmill.services.databases import mlflow_artifacts, mlflow_database, mlflow_lock, prepare_mlflow
 from modelmill.services.lineage import dataset_inputs, flat_params, made_by, summary_note
 from modelmill.services.locks import locked
+from modelmill.services.login import mlflow_login
 from modelmill.services.registry import register_release
 from modelmill.services.stack import stack_environment
 from modelmill.services.store import Store
@@ -228,9 +229,15 @@ def _prepare_database(home: Path, uri: str) -> None:
 
 
 def tracking_uri(home: Path) -> str:
-    """MLFLOW_TRACKING_URI, else the running stack's server, else the embedded database of the home."""
+    """MLFLOW_TRACKING_URI, else the running stack's server, else the embedded database of the home.
+
+    MLflow's client takes a login from the environment; that of the home's own server is put there.
+    """
     running = stack_environment(home).get("MLFLOW_TRACKING_URI")
-    return os.environ.get("MLFLOW_TRACKING_URI") or running or mlflow_database(home)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or running or mlflow_database(home)
+    if uri == running:
+        os.environ |= mlflow_login(home)
+    return uri
 
 
 def recipe_of(run_id: str, home: Path | None = None) -> dict[str, Any]:

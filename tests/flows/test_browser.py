@@ -32,10 +32,12 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (on D
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def page(stack: Stack) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        opened = browser.new_page(viewport={"width": 1280, "height": 860})
+        user, password = stack.login
+        login: Any = {"username": user, "password": password, "origin": stack.parts["mlflow"]}
+        opened = browser.new_page(viewport={"width": 1280, "height": 860}, http_credentials=login)
         opened.set_default_timeout(SLOW)
         expect.set_options(timeout=SLOW)
         yield opened
@@ -130,7 +132,7 @@ def test_the_page_of_a_stage_has_its_own_form_with_help(
 def test_mlflow_shows_the_line_and_its_stages(
     page: Page, stack: Stack, finished: dict[str, Any], tmp_path: Path
 ) -> None:
-    with httpx.Client(base_url=stack.parts["mlflow"], timeout=60) as mlflow:
+    with stack.mlflow() as mlflow:
         found = mlflow.get("/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "notes"}).json()
         experiment = found["experiment"]["experiment_id"]
         runs = mlflow.post("/api/2.0/mlflow/runs/search", json={"experiment_ids": [experiment]}).json()["runs"]

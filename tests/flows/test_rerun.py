@@ -197,7 +197,7 @@ def test_a_stop_has_its_code_and_the_same_command_continues(
         time.sleep(0.003)
     os.kill(process.pid or 0, kind)
     process.join()
-    assert (process.exitcode, logs[1].read_text()) == (130, "stopped; the same command continues from here\n")
+    assert (process.exitcode, logs[1].read_text()) == (130, "stopped; run the same command again to continue\n")
     checkout.mill(*arguments)
     assert checkout.statuses(*arguments[2:]) == REUSED
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from modelmill.services.prefect_login import prefect_login
+from modelmill.services.login import server_login
 
 _PROSE = (
     "the line reads pages and keeps those that people would want to read because they say something about it while "
@@ -64,7 +64,15 @@ class Stack:
     def api(self) -> str:
         return f"{self.parts['prefect']}/api"
 
+    @property
+    def login(self) -> tuple[str, str]:
+        user, _, password = server_login(self.home).partition(":")
+        return user, password
+
     def client(self) -> httpx.Client:
         """A client of Prefect's API that is logged in."""
-        user, _, password = prefect_login(self.home).partition(":")
-        return httpx.Client(base_url=self.api, auth=(user, password), timeout=60)
+        return httpx.Client(base_url=self.api, auth=self.login, timeout=60)
+
+    def mlflow(self) -> httpx.Client:
+        """A client of MLflow's server that is logged in."""
+        return httpx.Client(base_url=self.parts["mlflow"], auth=self.login, timeout=60)

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "docker-compose.yml"
-SECRETS = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "RAY_AUTH_TOKEN", "PREFECT_LOGIN")
+SECRETS = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "RAY_AUTH_TOKEN", "MILL_PASSWORD")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_secrets_come_from_the_environment_and_have_no_default() -> None:
     assert re.findall(r"^([A-Z0-9_]+)=(.*)$", example, re.M) == [(name, "") for name in SECRETS]
 
 
-def test_prefect_and_mlflow_stand_behind_the_guard_and_prefect_asks_for_a_login(
+def test_prefect_and_mlflow_stand_behind_the_guard_and_ask_for_one_login(
     services: dict[str, dict[str, Any]],
 ) -> None:
     modules = {"prefect": "modelmill.flows.prefect_process", "mlflow": "modelmill.services.mlflow_process"}
@@ -47,9 +47,12 @@ def test_prefect_and_mlflow_stand_behind_the_guard_and_prefect_asks_for_a_login(
         command = services[name]["command"]
         port = next(item.partition("=")[2] for item in command if item.startswith("--port="))
         assert command[:3] == ["python", "-m", module] and f"--allow-host={name}:{port}" in command
-    login = "${PREFECT_LOGIN:?the login of Prefect, NAME:PASSWORD}"
-    assert services["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"] == login
-    assert services["deployments"]["environment"]["PREFECT_API_AUTH_STRING"] == login
+    password = "${MILL_PASSWORD:?the password of Prefect and MLflow, whose user is mill}"
+    assert services["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"] == f"mill:{password}"
+    assert services["deployments"]["environment"]["PREFECT_API_AUTH_STRING"] == f"mill:{password}"
+    for name in ("mlflow", "deployments"):
+        given = services[name]["environment"]
+        assert (given["MLFLOW_TRACKING_USERNAME"], given["MLFLOW_TRACKING_PASSWORD"]) == ("mill", password)
 
 
 def test_files_that_compose_and_the_image_name_exist() -> None:

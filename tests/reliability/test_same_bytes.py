@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+YEARS_AHEAD = Path(__file__).parent / "years_ahead"
 
 
 def surroundings(tmp_path: Path) -> list[dict[str, Any]]:
-    """A bare environment on one core, and a rich one, in other folders, under another name, on all cores."""
+    """A bare environment on one core, and a rich one, in other folders and years, under another name, on all cores."""
     bare, rich = tmp_path / "bare", tmp_path / "rich" / "deep er"
     for folder in (bare, rich):
         folder.mkdir(parents=True)
@@ -37,6 +38,7 @@ def surroundings(tmp_path: Path) -> list[dict[str, Any]]:
         {
             "env": always | told | shown
             | {"PATH": f"{rich}:/usr/local/bin:/usr/bin:/bin", "HOME": str(rich), "TMPDIR": str(rich)}
+            | {"PYTHONPATH": f"{YEARS_AHEAD}:{ROOT}"}
             | {"PYTHONHASHSEED": "77", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
             "cwd": "/",
             "umask": 0o000,
@@ -79,7 +81,7 @@ def test_no_page_of_the_site_takes_anything_from_the_process_that_renders_it(tmp
     ],
 )
 def test_every_data_stage_gives_the_same_bytes_in_other_surroundings(tmp_path, recipe, last, overrides):
-    """One worker on one core, and two workers: environment, folders, user, hash seed, terminal and umask differ.
+    """One worker on one core, and two workers: environment, folders, user, clock, hash seed, terminal and umask differ.
 
     A minute, and several on a busy machine: the stages start the libraries of a whole line twice.
     """

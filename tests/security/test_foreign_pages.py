@@ -18,7 +18,7 @@ from starlette.routing import Route
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from modelmill.services.prefect_login import prefect_login
+from modelmill.services.login import server_login
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy
 from modelmill.services.processes import with_token
 from modelmill.tasks.files import read_json
@@ -50,18 +50,19 @@ def prefect_state(stack: Stack) -> dict[str, Any]:
 
 
 def experiments(stack: Stack) -> list[str]:
-    url = f"{stack.parts['mlflow']}/api/2.0/mlflow/experiments/search"
-    return sorted(found["name"] for found in httpx.post(url, json={"max_results": 100}).json()["experiments"])
+    with stack.mlflow() as mlflow:
+        found = mlflow.post("/api/2.0/mlflow/experiments/search", json={"max_results": 100}).json()["experiments"]
+    return sorted(one["name"] for one in found)
 
 
 @pytest.mark.parametrize("logged_in", [True, False])
 def test_prefect_obeys_no_foreign_origin_or_host_even_with_the_login(stack: Stack, logged_in: bool) -> None:
     before = prefect_state(stack)
-    login = tuple(prefect_login(stack.home).split(":")) if logged_in else None
+    login = stack.login if logged_in else None
     for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example:4200"}):
         for content_type in ("application/json", "text/plain", None):
             typed = headers | ({"Content-Type": content_type} if content_type else {})
-            with httpx.Client(base_url=stack.api, headers=typed, auth=login, timeout=60) as evil:  # type: ignore[arg-type]
+            with httpx.Client(base_url=stack.api, headers=typed, auth=login, timeout=60) as evil:
                 change = evil.patch(f"/deployments/{before['id']}", content=json.dumps(SHELL))
                 start = evil.post(f"/deployments/{before['id']}/create_flow_run", content=b"{}")
                 reading = evil.post("/deployments/filter", content=b"{}")
@@ -78,7 +79,7 @@ def test_without_the_login_prefect_tells_its_health_alone(stack: Stack) -> None:
         for manual in ("/docs", "/redoc", "/openapi.json", "/api/docs"):  # they load scripts from elsewhere
             assert stranger.get(stack.api.removesuffix("/api") + manual).status_code == 404
         assert stranger.post(f"/deployments/{before['id']}/create_flow_run", json={}).status_code == 401
-        for wrong in (("mill", "guess"), ("mill", ""), ("", prefect_login(stack.home).partition(":")[2])):
+        for wrong in (("mill", "guess"), ("mill", ""), ("", stack.login[1])):
             assert stranger.post("/deployments/filter", json={}, auth=wrong).status_code == 401
     assert prefect_state(stack) == before
     url = stack.api.replace("http", "ws")
@@ -91,8 +92,8 @@ def test_without_the_login_prefect_tells_its_health_alone(stack: Stack) -> None:
 
 
 def test_the_login_is_in_a_private_file_alone(stack: Stack) -> None:
-    secret = prefect_login(stack.home).partition(":")[2]
-    assert (stack.home / "secrets" / "prefect").stat().st_mode & 0o077 == 0
+    secret = stack.login[1]
+    assert (stack.home / "secrets" / "login").stat().st_mode & 0o077 == 0
     assert secret not in (stack.home / "stack" / "stack.json").read_text()
     for log in (stack.home / "stack").glob("*.log"):
         assert secret not in log.read_text(errors="replace"), log
@@ -111,6 +112,24 @@ def test_a_command_of_the_same_home_finds_the_server_and_the_login(
         assert client.read_deployment_by_name("line/line").name == "line"
 
 
+def test_without_the_login_mlflow_tells_its_health_alone(stack: Stack) -> None:
+    before = experiments(stack)
+    with httpx.Client(base_url=stack.parts["mlflow"], timeout=60) as stranger:
+        assert stranger.get("/health").text == "OK"
+        for wrong in (None, ("mill", "guess"), ("mill", ""), ("", stack.login[1])):
+            for path in (
+                "/",
+                "/ajax-api/2.0/mlflow/experiments/search?max_results=9",
+                "/health/../graphql",
+                "/version",
+            ):
+                refused = stranger.get(path, auth=wrong)
+                assert refused.status_code == 401 and "mill up" in refused.headers["www-authenticate"]
+            made = stranger.post("/api/2.0/mlflow/experiments/create", json={"name": "owned"}, auth=wrong)
+            assert made.status_code == 401
+    assert experiments(stack) == before
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/api/2.0/mlflow/experiments/create"), ("POST", "/ajax-api/2.0/mlflow/experiments/create"),
@@ -123,7 +142,7 @@ def test_mlflow_answers_no_foreign_origin_or_host_on_any_route(stack: Stack, met
     for headers in ({"Origin": "http://evil.example"}, {"Origin": "http://localhost:9"}, {"Host": "evil.example"}):
         for content_type in ("application/json", "text/plain"):
             answer = httpx.request(
-                method, stack.parts["mlflow"] + path, content=json.dumps({"name": "owned"}),
+                method, stack.parts["mlflow"] + path, content=json.dumps({"name": "owned"}), auth=stack.login,
                 headers=headers | {"Content-Type": content_type},
             )  # fmt: skip
             assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
@@ -133,7 +152,8 @@ def test_mlflow_answers_no_foreign_origin_or_host_on_any_route(stack: Stack, met
 def test_the_pages_open_under_both_names_of_this_machine(stack: Stack) -> None:
     for part in ("prefect", "mlflow"):
         for name in ("127.0.0.1", "localhost"):
-            answer = httpx.get(stack.parts[part].replace("127.0.0.1", name))
+            login = stack.login if part == "mlflow" else None  # Prefect's page asks by itself
+            answer = httpx.get(stack.parts[part].replace("127.0.0.1", name), auth=login)
             assert answer.status_code == 200 and "<html" in answer.text
             assert answer.headers["x-frame-options"] == "SAMEORIGIN"
 
@@ -165,9 +185,9 @@ def test_the_server_that_a_run_starts_for_itself_is_closed_alike(
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with prefect_api(tmp_path) as api:
-        assert os.environ["PREFECT_API_AUTH_STRING"] == api.login == prefect_login(tmp_path)
+        assert os.environ["PREFECT_API_AUTH_STRING"] == api.login == server_login(tmp_path)
         wait_until_healthy(api)
-        login = tuple(prefect_login(tmp_path).split(":"))
+        login = tuple(server_login(tmp_path).split(":"))
         assert httpx.get(f"{api.url}/admin/version", auth=login).status_code == 200  # type: ignore[arg-type]
         assert httpx.get(f"{api.url}/admin/version").status_code == 401
         for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):

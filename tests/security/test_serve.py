@@ -25,6 +25,7 @@ from modelmill.flows.cli import app as mill
 from modelmill.services.chat_models import ChatSettings, ServedModel
 from modelmill.services.chat_page import Access, chat_app, own_addresses
 from modelmill.services.engine_proxy import Limits
+from modelmill.services.impatient import ImpatientProtocol
 from modelmill.services.serving import private_folder
 from modelmill.tasks.errors import InputError
 from tests.security.foreign import attacked, is_harmless
@@ -53,7 +54,8 @@ class Engine:
         if body and body.get("stream"):
             return StreamingResponse(self.pieces(content), media_type="text/event-stream")
         if request.url.path == "/v1/models":
-            return JSONResponse({"object": "list", "data": [{"id": "tiny", "object": "model", "max_model_len": 64}]})
+            model = {"id": "tiny", "object": "model", "max_model_len": 64, "root": "/home/me/model", "permission": [{}]}
+            return JSONResponse({"object": "list", "data": [model]})
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}
         reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "tiny", "choices": [choice]}
         return JSONResponse(reply, headers={"Set-Cookie": "a=b", "Access-Control-Allow-Origin": "*"})
@@ -127,7 +129,8 @@ def openai_client(served: Served, key: str = KEY) -> openai.OpenAI:
 
 def test_the_openai_client_works_with_the_key_and_not_without(served: Served) -> None:
     with openai_client(served) as client:
-        assert [model.id for model in client.models.list()] == ["tiny"]
+        models = [model.to_dict() for model in client.models.list()]
+        assert models == [{"id": "tiny", "object": "model", "max_model_len": 64}], "no folder of the machine's"
         reply = client.chat.completions.create(model="tiny", messages=CHAT["messages"])  # type: ignore[call-overload]
         assert reply.choices[0].message.content == "hello"
     with (
@@ -135,6 +138,25 @@ def test_the_openai_client_works_with_the_key_and_not_without(served: Served) ->
         pytest.raises(openai.AuthenticationError, match="asks for an API key"),
     ):
         client.models.list()
+
+
+def test_a_connection_that_brings_no_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImpatientProtocol, "seconds", 0.3)
+
+    async def slow(request: Request) -> Response:
+        await asyncio.sleep(0.8)
+        return JSONResponse("done")
+
+    app = Starlette(routes=[Route("/", slow)])
+    with listening() as listener, serving(app, listener, http=ImpatientProtocol):
+        address = listener.getsockname()
+        with socket.create_connection(address, timeout=20) as silent:
+            assert silent.recv(1) == b""
+        with socket.create_connection(address, timeout=20) as unfinished:
+            unfinished.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+            assert unfinished.recv(1) == b""
+        with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}") as client:
+            assert [client.get("/").json() for _ in range(2)] == ["done", "done"]
 
 
 def test_mill_chat_takes_the_key_from_the_environment(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
