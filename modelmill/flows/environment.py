@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from modelmill.services.home import prepare_home
-from modelmill.services.ray_session import LOOPBACK_ONLY
+from modelmill.services.ray_session import CLOSED_TO_OTHERS
 from modelmill.tasks.errors import ResourceError
 from modelmill.tasks.files import USER_UMASK
 
@@ -70,7 +70,7 @@ def prepare_environment(home: Path) -> None:
     if os.environ.get("RAY_ADDRESS") in ("", "local"):
         del os.environ["RAY_ADDRESS"]  # what Modelmill does without it
     if "RAY_ADDRESS" not in os.environ:
-        os.environ.update(LOOPBACK_ONLY)
+        os.environ.update(CLOSED_TO_OTHERS)
         os.environ.pop("RAY_AUTH_TOKEN", None)  # of a cluster; a local Ray would take it for its own
     elif "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # a cluster that the user names has its own

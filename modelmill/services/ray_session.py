@@ -21,16 +21,21 @@ _ATTEMPTS = 3
 _ANSWER_SECONDS = 20.0
 # A local Ray holds no durable state, and tasks pass paths, not data: a small object store is enough.
 _STORE_BYTES = 100_000_000
-LOOPBACK_ONLY = {
+CLOSED_TO_OTHERS = {
     # Without it Ray listens on all interfaces, and a driver looks for the head at the machine's own address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
+    # Its metrics ask for no token, and tell functions and folders. A port that there is none of is how the last two,
+    # which have no switch, are not opened: their processes log that and go on.
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
 }
 
 
 def local_environment(home: Path) -> dict[str, str]:
     """What every process of a local Ray of this home has in its environment, drivers included."""
-    return LOOPBACK_ONLY | {"RAY_AUTH_TOKEN_PATH": str(secret_file(home, "ray"))}
+    return CLOSED_TO_OTHERS | {"RAY_AUTH_TOKEN_PATH": str(secret_file(home, "ray"))}
 
 
 def use_token_of(home: Path) -> None:
@@ -78,7 +83,7 @@ def start_ray(home: Path, num_cpus: int) -> None:
                 ) from error
     import ray
 
-    assert is_loopback(ray.util.get_node_ip_address()), "LOOPBACK_ONLY is in the environment before Ray is imported"
+    assert is_loopback(ray.util.get_node_ip_address()), "CLOSED_TO_OTHERS is in the environment before Ray is imported"
 
 
 def join_ray(home: Path, *, of_stack: bool) -> None:

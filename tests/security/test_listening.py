@@ -63,10 +63,17 @@ def test_a_local_ray_runs_no_command_of_those_without_its_token(compute: Compute
             with contextlib.suppress(httpx.HTTPError):
                 url = f"http://127.0.0.1:{each.port}{path}"
                 answers[each.process, path] = httpx.post(url, json=job, timeout=5, trust_env=False).status_code
-    assert answers["ray::DashboardAgent", "/api/job_agent/jobs/"] in (401, 404, 405)
     assert answers["ray::RuntimeEnvAgent", "/get_or_create_runtime_env"] == 401
     assert not [status for status in answers.values() if status < 400], answers
     assert not (tmp_path / "ran").exists()
+
+
+def test_no_part_of_a_local_ray_tells_its_metrics(compute: Compute) -> None:
+    answers = {}
+    for port in {each.port for each in listening(psutil.Process(), "tcp")}:
+        with contextlib.suppress(httpx.HTTPError):  # what speaks gRPC gives no answer
+            answers[port] = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5, trust_env=False).status_code
+    assert set(answers.values()) == {401}
 
 
 def test_a_driver_without_the_token_is_refused_in_one_sentence(compute: Compute, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelmill.services import ray_session
-from modelmill.services.ray_session import LOOPBACK_ONLY, join_ray, use_token_of
+from modelmill.services.ray_session import CLOSED_TO_OTHERS, join_ray, use_token_of
 from modelmill.tasks.errors import ResourceError
 
 CODE = (
@@ -22,9 +22,9 @@ MODE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ({}, LOOPBACK_ONLY),
-        ({"RAY_ADDRESS": "local"}, LOOPBACK_ONLY),
-        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "of another cluster", MODE: "1"}, LOOPBACK_ONLY),
+        ({}, CLOSED_TO_OTHERS),
+        ({"RAY_ADDRESS": "local"}, CLOSED_TO_OTHERS),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "of another cluster", MODE: "1"}, CLOSED_TO_OTHERS),
         ({"RAY_ADDRESS": "head:6379"}, {"RAY_ADDRESS": "head:6379"}),
         (
             {"RAY_ADDRESS": "head:6379", "RAY_AUTH_TOKEN": "its own"},
@@ -37,7 +37,7 @@ MODE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
     ],
 )
 def test_the_environment_of_ray(user: dict[str, str], expected: dict[str, str], tmp_path: Path) -> None:
-    names = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", *LOOPBACK_ONLY)
+    names = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", *CLOSED_TO_OTHERS)
     environment = {name: value for name, value in os.environ.items() if name not in names} | user
     command = [sys.executable, "-c", CODE, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
