@@ -223,7 +223,7 @@ def test_an_unreadable_record_counts_as_absent_and_is_said_once(
         read_line(tmp_path)
     lines = [line.getMessage() for line in caplog.records if str(made["key"]) in line.getMessage()]
     assert len(lines) == 1 and "counts as absent" in lines[0] and "\n" not in lines[0]
-    # Whatever lies in a workspace where a complete output's manifest should be is no complete output.
+    # Anything else where the manifest of a complete output would be is not taken for one.
     with store.locked_workspace("clean", "k9") as workspace:
         (workspace / "output" / "manifest.json").write_bytes(damage)
         assert store.publish_complete(workspace) is None
