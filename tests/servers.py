@@ -11,16 +11,6 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 
 @contextmanager
 def listening() -> Iterator[socket.socket]:

@@ -4,44 +4,32 @@ With MILL_SCREENSHOTS=docs/images the pages are kept as pictures there.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.chromium import needs_chromium, open_browser
 from tests.flows.test_deployments import ended
 from tests.flows.tiny import Stack, Tiny
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SLOW = 60_000.0  # milliseconds; two cores run the servers and the browser at the same time
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (on Debian: apt-get install chromium)")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def page(stack: Stack) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with open_browser() as browser:
         user, password = stack.login
         login: Any = {"username": user, "password": password, "origin": stack.parts["mlflow"]}
         opened = browser.new_page(viewport={"width": 1280, "height": 860}, http_credentials=login)
         opened.set_default_timeout(SLOW)
         expect.set_options(timeout=SLOW)
         yield opened
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from modelmill.services.login import server_login
 from modelmill.services.prefect_server import prefect_api, wait_until_healthy
 from modelmill.services.processes import with_token
 from modelmill.tasks.files import read_json
+from tests.chromium import needs_chromium, open_browser
 from tests.flows.tiny import Stack
 from tests.security.foreign import attacked, is_harmless
-from tests.servers import CHROMIUM_FLAGS, listening, serving
+from tests.servers import listening, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # What a page of another origin once made Prefect run before each flow run of a deployment.
 SHELL = {"pull_steps": [{"prefect.deployments.steps.run_shell_script": {"script": "touch /tmp/owned"}}]}
 
@@ -116,7 +115,8 @@ def test_without_the_login_mlflow_tells_its_health_alone(stack: Stack) -> None:
     before = experiments(stack)
     with httpx.Client(base_url=stack.parts["mlflow"], timeout=60) as stranger:
         assert stranger.get("/health").text == "OK"
-        for wrong in (None, ("mill", "guess"), ("mill", ""), ("", stack.login[1])):
+        assert stranger.get("/").status_code == 401
+        for wrong in (("mill", "guess"), ("mill", ""), ("", stack.login[1])):
             for path in (
                 "/",
                 "/ajax-api/2.0/mlflow/experiments/search?max_results=9",
@@ -158,14 +158,11 @@ def test_the_pages_open_under_both_names_of_this_machine(stack: Stack) -> None:
             assert answer.headers["x-frame-options"] == "SAMEORIGIN"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_a_page_in_a_real_browser_can_do_nothing_to_either(stack: Stack, kittens: str) -> None:
-    from playwright.sync_api import sync_playwright
-
     before, named = prefect_state(stack), experiments(stack)
     api = stack.api.replace("127.0.0.1", "localhost")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+    with open_browser() as browser:
         page = browser.new_page()
         page.goto(kittens)
         for url, body, websocket in (
@@ -175,7 +172,6 @@ def test_a_page_in_a_real_browser_can_do_nothing_to_either(stack: Stack, kittens
         ):
             tried = attacked(page, url, body, websocket)
             assert is_harmless(tried), tried
-        browser.close()
     assert prefect_state(stack) == before
     assert experiments(stack) == named
 

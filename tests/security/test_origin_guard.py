@@ -1,7 +1,6 @@
 """The guard in front of every server: what passes, what does not, over real sockets and from a real browser."""
 
 import json
-import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from websockets.sync.client import connect
 
 from modelmill.services.origin_guard import OriginGuard, is_loopback, server_names
 from modelmill.tasks.errors import InputError
+from tests.chromium import needs_chromium, open_browser
 from tests.security.foreign import attacked, is_harmless
-from tests.servers import CHROMIUM_FLAGS, listening, serving
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.servers import listening, serving
 
 
 @dataclass
@@ -143,17 +141,14 @@ def test_a_websocket_is_judged_alike(guarded: Guarded) -> None:
     assert guarded.seen == before
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_a_page_of_another_origin_in_a_real_browser_changes_and_reads_nothing(
     guarded: Guarded, foreign_port: int
 ) -> None:
-    from playwright.sync_api import sync_playwright
-
     body, before = json.dumps({"pull_steps": []}), list(guarded.seen)
     # A name whose owner points it at this machine once the page is loaded: the browser holds all for one origin.
     rules = f"--host-resolver-rules=MAP rebound.example 127.0.0.1:{guarded.port}, MAP evil.example 127.0.0.1"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*CHROMIUM_FLAGS, rules])
+    with open_browser(rules) as browser:
         page: Any = browser.new_page()
         for origin in ("evil.example", "localhost", "127.0.0.1"):
             page.goto(f"http://{origin}:{foreign_port}/")
@@ -165,7 +160,6 @@ def test_a_page_of_another_origin_in_a_real_browser_changes_and_reads_nothing(
         assert page.goto(f"http://rebound.example:{guarded.port}/").status == 403
         page.goto(f"http://localhost:{guarded.port}/")
         assert page.evaluate("async () => (await fetch('/api', {method: 'POST'})).status") == 200
-        browser.close()
     assert guarded.seen == [*before, f"POST http://localhost:{guarded.port}"]
 
 

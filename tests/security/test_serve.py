@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import socket
 import tempfile
 import threading
@@ -28,10 +27,10 @@ from modelmill.services.engine_proxy import Limits
 from modelmill.services.impatient import ImpatientProtocol
 from modelmill.services.serving import private_folder
 from modelmill.tasks.errors import InputError
+from tests.chromium import needs_chromium, open_browser
 from tests.security.foreign import attacked, is_harmless
-from tests.servers import CHROMIUM_FLAGS, listening, serving
+from tests.servers import listening, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 KEY = "open-sesame"
 LIMITS = Limits(body_mb=0.01, replies=4, seconds=1.5)
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -314,12 +313,9 @@ def test_foreign_hosts_and_origins_are_refused_with_the_key_even(served: Served)
     assert served.engine.seen == before
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_the_page_asks_for_the_key_once_and_foreign_pages_get_nowhere(served: Served) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+    with open_browser() as browser:
         context = browser.new_context()
         page = context.new_page()
         errors: list[str] = []
@@ -344,7 +340,6 @@ def test_the_page_asks_for_the_key_once_and_foreign_pages_get_nowhere(served: Se
         tried = attacked(again, f"{served.url}/v1/chat/completions", json.dumps(CHAT))
         assert is_harmless(tried), tried
         assert served.engine.seen == before
-        browser.close()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,10 @@ from modelmill.services.chat_models import ChatSettings, ServedModel
 from modelmill.services.terminal import PlainConsole
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.text.visible import visible, visible_line
+from tests.chromium import needs_chromium, open_browser
 from tests.flows.test_report import RECORD, clean, evaluate
-from tests.servers import CHROMIUM_FLAGS, listening, serving
+from tests.servers import listening, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ATTACKS = [
     "\x1b]52;c;cm0gLXJmIH4=\x07",  # the clipboard
     "\x1b]0;root@bank\x07",  # the title
@@ -190,13 +189,10 @@ def test_the_report_shows_hostile_text_and_loads_nothing(tmp_path: Path) -> None
     assert "\u202e" not in html and "tiny⟨U+202E⟩" in html
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_the_report_looks_the_same_under_its_policy(tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     path = write_report([clean(tmp_path), evaluate(tmp_path)], tmp_path / "report.html", RECORD)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+    with open_browser() as browser:
         page = browser.new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
@@ -213,4 +209,3 @@ def test_the_report_looks_the_same_under_its_policy(tmp_path: Path) -> None:
         }""")
         page.wait_for_timeout(300)
         assert page.evaluate("window.owned") is None
-        browser.close()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,12 +22,12 @@ from modelmill.services.engine_proxy import Limits
 from modelmill.services.processes import free_port
 from modelmill.services.serving import Engine, engine_command, serve, wait_until_ready
 from modelmill.tasks.errors import InputError, ResourceError
+from tests.chromium import needs_chromium, open_browser
 from tests.services.compiler import without_compiler
 from tests.tasks.evaluate.tiny import write_model
 
 COMMAND = "import sys; from pathlib import Path; from modelmill.services.serving import serve; "
 COMMAND += "serve(Path(sys.argv[1]), port=int(sys.argv[2]))"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @dataclass(frozen=True)
@@ -122,12 +121,9 @@ def test_a_long_conversation_is_shortened_and_a_long_message_refused(server: Ser
         list(model.reply([{"role": "user", "content": "the quick brown fox " * 200}], ChatSettings()))
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: the page is tested without a browser only")
+@needs_chromium
 def test_the_page_in_a_browser(server: Server) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with open_browser() as browser:
         page = browser.new_page(viewport={"width": 1000, "height": 700})
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -163,7 +159,6 @@ def test_the_page_in_a_browser(server: Server) -> None:
         page.wait_for_selector(".assistant:not(.writing) .note button", timeout=60_000)
         assert page.inner_text(".user .body") == "the quick?"
         assert errors == []
-        browser.close()
 
 
 def test_a_port_in_use_is_told_before_anything_starts(folder: Path) -> None:
