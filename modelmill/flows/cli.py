@@ -14,6 +14,7 @@ from modelmill.flows.boundary import exit_code
 from modelmill.flows.environment import mill_home, prepare_environment
 from modelmill.services.scratch import keep_temporary_files
 from modelmill.services.terminal import PlainConsole
+from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import write_output
 
 app = typer.Typer(
@@ -171,6 +172,10 @@ def verify(
 ) -> None:
     """Compare the newest run's artifacts with their manifests, byte by byte, and all manifests and records."""
     if rebuild is not None:
+        if everything or repair:
+            raise RecipeError(
+                "--rebuild STAGE builds and compares that stage alone: give --all or --repair in a run of its own"
+            )
         from modelmill.flows.rebuild import verify_rebuild
 
         verify_rebuild(console, rebuild, recipe, overrides or [], compute, as_json)
@@ -223,7 +228,9 @@ def look(
         str | None, typer.Option("--id", help="Follow the document with this id, or address, through all data stages.")
     ] = None,
     examples: Annotated[int, typer.Option(min=1, max=200, help="Documents to show in each section.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Which random documents; the same seed shows the same.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Which random documents; the same seed shows the same.")
+    ] = 0,
     output: Annotated[Path | None, typer.Option(help="The HTML file to write; by default under MILL_HOME.")] = None,
     as_text: Annotated[bool, typer.Option("--text", help="Print to the terminal instead of writing a page.")] = False,
     as_json: JsonOption = False,

@@ -36,7 +36,9 @@ def mill_home() -> Path:
     Raises:
         ResourceError: the current folder was removed.
     """
-    named = os.environ.get("MILL_HOME")
+    named = os.environ.get("MILL_HOME", "")
+    if named == "~" or named.startswith("~/"):  # a shell leaves it where it is quoted, or read from a file of variables
+        named = str(Path(named).expanduser())
     try:
         here = Path.cwd()
     except FileNotFoundError as error:

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from modelmill.flows.environment import mill_home
 from modelmill.flows.inspection import print_json
-from modelmill.services.home import describe_home, make_private, share_home
+from modelmill.services.home import describe_home, make_private, share_home, things_of_others
 from modelmill.tasks.errors import RecipeError
 
 
@@ -40,3 +40,10 @@ def change_home(console: Console, group: str | None, private: bool) -> None:
     else:
         count = make_private(mill_home())
         console.print(f"only its owner may use the home now ({count:,} files and folders)", highlight=False)
+        if left := things_of_others(mill_home()):
+            console.print(
+                f"{len(left):,} of them are links, or belong to others ({left[0]} for one): look at them before you "
+                "trust them, and run `mill verify --all`",
+                highlight=False,
+                soft_wrap=True,
+            )

@@ -10,7 +10,7 @@ from modelmill.flows.environment import mill_home
 from modelmill.flows.inspection import print_json
 from modelmill.services.aliases import aliased_releases
 from modelmill.services.garbage import Item, Survey, collect, survey
-from modelmill.services.lines import complete_file, line_file, line_names, newest_build
+from modelmill.services.lines import complete_file, line_file, line_names, newest_build, read_line
 from modelmill.services.records import Run, read_record
 from modelmill.services.verification import Finding, Verification
 from modelmill.tasks.errors import ContractError, RecipeError
@@ -91,24 +91,30 @@ def verify_home(console: Console, recipe: str | None, everything: bool, repair: 
     """Compare artifacts with their manifests, and manifests and records with each other.
 
     Raises:
-        ContractError: something is damaged, and not to be repaired.
+        ContractError: something is damaged and not to be repaired, or only by a person.
+        InputError: no run of the named recipe is recorded.
     """
     home = mill_home()
     checked = Verification(home, None if everything else _digests_of_runs(recipe))
     findings = list(checked.findings())
     if repair:
         for finding in findings:
-            finding.repair()
+            if finding.repair is not None:
+                finding.repair()
     if as_json:
         counts = {"artifacts": checked.num_artifacts, "bytes": checked.num_bytes, "repaired": repair}
         print_json(console, counts | {"damaged": [finding.as_dict() for finding in findings]})
     else:
         for finding in findings:
             console.print(_sentence(finding, repair), highlight=False, soft_wrap=True)
-    if findings and not repair:
+    left = [finding for finding in findings if finding.repair is None or not repair]
+    if left:
+        first = f"{_counted(len(left), 'damaged place')} (the first: {_problem(left[0])})"
+        if repair:
+            raise ContractError(f"{first} left: {left[0].remedy}")
         raise ContractError(
-            f"{_counted(len(findings), 'damaged place')} (the first: {_problem(findings[0])}). "
-            "`mill verify --repair` restores what it can and moves the rest away, so that the next run builds it anew."
+            f"{first}. `mill verify --repair` restores what it can and moves the rest away, so that the next run "
+            "builds it anew."
         )
     if not findings and not as_json:
         console.print(
@@ -129,9 +135,15 @@ def _problem(finding: Finding) -> str:
 
 
 def _digests_of_runs(recipe: str | None) -> set[str]:
-    """Artifacts of the newest run and of the newest complete run of a recipe, by default the one that ran last."""
+    """Artifacts of the newest run and of the newest complete run of a recipe, by default the one that ran last.
+
+    Raises:
+        InputError: no run of the named recipe is recorded.
+    """
     home = mill_home()
     digests: set[str] = set()
+    if recipe:
+        read_line(home, recipe)
     for name in [recipe] if recipe else line_names(home)[:1]:
         for path in (line_file(home, name), complete_file(home, name)):
             record = read_record(path, Run) or {"stages": [], "time": 0.0}

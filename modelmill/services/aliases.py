@@ -24,19 +24,21 @@ def aliased_releases(home: Path) -> dict[str, str]:
     # Imported here: it takes seconds, and a home without runs has no registry.
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     from modelmill.services.tracking import require_server, tracking_uri
 
     uri = tracking_uri(home)
     if uri.startswith("http"):
         require_server(uri)
-    client = MlflowClient(uri, uri)
     try:
+        client = MlflowClient(uri, uri)
         return dict(_aliased(client))
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError) as error:
         raise ResourceError(
             f"MLflow's registry at {uri} cannot be read ({str(error).splitlines()[0]}), so which releases its aliases "
-            "refer to is unknown and nothing was removed. Start any run once to see what it lacks."
+            "refer to is unknown and nothing was removed. Restore it from a backup; or move it away: the next run "
+            "makes a new one, and aliases of releases made before are gone."
         ) from error
 
 

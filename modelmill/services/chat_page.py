@@ -45,6 +45,8 @@ class Access:
     allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.host:
+            raise InputError("--host is empty; expected an address of this machine, such as 127.0.0.1")
         key = self.api_key
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key and key):
             raise InputError("the API key must be printable ASCII characters without spaces; `openssl rand -hex 24`")

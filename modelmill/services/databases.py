@@ -120,6 +120,21 @@ def schema_words(version: str | None) -> str:
     return f"has schema {version}" if version else "has no schema that can be read"
 
 
+def database_damage(path: Path) -> str | None:
+    """What SQLite says against a database; None of one that is whole, is not there, or cannot be opened just now."""
+    if not is_there(path):
+        return None
+    try:
+        address = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
+            (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if answer == "ok" else f"the database is damaged ({answer.splitlines()[0]})"
+
+
 def num_rows(path: Path, *tables: str) -> int | None:
     """Rows in tables, of which some may not be there; None when the database cannot be read."""
     try:

@@ -22,6 +22,7 @@ _TO_ENGINE = ("accept", "x-request-id")
 _TO_CLIENT = ("content-type", "content-length", "x-request-id")
 _OF_MODELS = ("id", "object", "created", "owned_by", "max_model_len")
 _CLIENT_GONE = 499  # as nginx logs it; nobody reads the answer
+_BODY_SECONDS = 30.0  # a client that sends slowly holds a connection, and there are not many
 _GRACE_SECONDS = 5.0  # for a client to read the last piece
 
 
@@ -64,8 +65,11 @@ async def forwarded(client: httpx.AsyncClient, path: str, request: Request, limi
         async with asyncio.timeout_at(deadline):
             headers = {name: request.headers[name] for name in _TO_ENGINE if name in request.headers}
             headers["accept-encoding"] = "identity"
-            body = await checked_body(request, limits) if request.method == "POST" else None
-            outgoing = client.build_request(request.method, path, headers=headers, json=body)
+            body = None
+            if request.method == "POST":
+                body = written_anew(await checked_body(request, limits))
+                headers["content-type"] = "application/json"
+            outgoing = client.build_request(request.method, path, headers=headers, content=body)
             answer = await _sent(client, outgoing, request)
     except RefusedError as error:
         return problem(error.status, str(error))
@@ -171,13 +175,26 @@ async def checked_body(request: Request, limits: Limits) -> dict[str, Any]:
 
 async def _body(request: Request, most: int, limits: Limits) -> bytes:
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > most:
-            raise RefusedError(
-                413, f"the body is longer than {limits.body_mb:g} MB; send less, or raise `mill serve --max-body-mb`"
-            )
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > most:
+                    message = f"the body is longer than {limits.body_mb:g} MB"
+                    raise RefusedError(413, f"{message}; send less, or raise `mill serve --max-body-mb`")
+    except TimeoutError as error:
+        raise RefusedError(408, f"the body did not come within {_BODY_SECONDS:g} s") from error
     return bytes(body)
+
+
+def written_anew(body: dict[str, Any]) -> bytes:
+    """The JSON of a body. Raises RefusedError: it holds what no JSON can: half a character, or a number too large."""
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise RefusedError(400, "the body is no JSON of text: it holds half of a surrogate pair") from error
+    except ValueError as error:
+        raise RefusedError(400, f"the body is no JSON that can be passed on ({error})") from error
 
 
 def _no_number(name: str) -> float:

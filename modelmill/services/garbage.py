@@ -183,7 +183,7 @@ def collect(home: Path, approved: Survey, keep_seconds: float, aliased: dict[str
                 path.rename(trash / f"{number}-{path.name}")
         for manifest in state.manifests:
             if not store.artifact_path(manifest["digest"]).exists():
-                (home / "keys" / manifest["stage"] / f"{manifest['key']}.json").unlink(missing_ok=True)
+                store.key_file(manifest).unlink(missing_ok=True)
                 for digest in (manifest["digest"], manifest.get("evidence") or manifest["key"]):
                     store.memory(digest).unlink(missing_ok=True)
         doomed = list((home / TRASH).glob("*"))

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,12 @@ from modelmill.tasks.files import read_json, write_json
 FORMAT = 1
 """Of the folders and records in a home; a later release that changes them counts up."""
 MARKER = "home.json"
-# Any of these makes a folder one that Modelmill has used before; homes made earlier have no marker.
-_PARTS = (MARKER, "artifacts", "keys", "lines", "latest", "prefect", "locks")
+# A folder without the marker is one that Modelmill has used if it holds nothing but these, or both of the second list.
+_NAMES = re.compile(
+    r"\..*|lost\+found|artifacts|cache|checked|damaged|evidence|home\.json|keys|latest|lines|locks|logs|mlartifacts"
+    r"|mlflow\.db.*|prefect|reports|secrets|stack|trash|work"
+)
+_OF_HOMES_ALONE = {"artifacts", "keys"}
 _PRIVATE, _SHARED = 0o700, 0o2770
 _SECRETS = "secrets"
 _GROUP_WRITES = stat.S_ISGID | stat.S_IWGRP
@@ -25,12 +30,13 @@ _GROUP_WRITES = stat.S_ISGID | stat.S_IWGRP
 def prepare_home(home: Path) -> int:
     """Make the home where there is none, close it to others, and return the umask of all that is written in it.
 
-    A home that its group shares (`share_home`) stays open to the group. A folder that holds other things keeps its
-    mode.
+    A home that its group shares (`share_home`) stays open to the group.
 
     Raises:
-        ResourceError: the home cannot be made, is no folder, belongs to somebody else, or a newer Modelmill wrote it.
+        ResourceError: the home cannot be made, is no folder, holds other things, belongs to somebody else, or a newer
+            Modelmill wrote it.
     """
+    _check_name(home)
     try:
         home.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -43,15 +49,18 @@ def prepare_home(home: Path) -> int:
             f"the home {home} cannot be made: {error.strerror}. Set MILL_HOME to a folder that you may write."
         ) from error
     _check_owner(home)
-    mode, is_own = home.stat().st_mode, _is_home(home) or not any(home.iterdir())
-    if mode & stat.S_IWOTH and (mode & stat.S_ISVTX or not is_own):  # as /tmp is, which must not be closed
+    if home.stat().st_mode & stat.S_IWOTH and home.stat().st_mode & stat.S_ISVTX:  # as /tmp, which must not be closed
         raise ResourceError(
             f"everybody may write in {home}, so it cannot be a home. Set MILL_HOME to a folder of its own."
         )
-    if is_own:
-        _check_format(home)
-        _close_to_others(home)
-        _open_databases(home)
+    if (other := _other_thing(home)) is not None:
+        raise ResourceError(
+            f"{home} is no home of Modelmill: it holds {other}. A home is closed to others and filled with files, so "
+            f"set MILL_HOME to a folder of its own, such as {home / '.mill'}."
+        )
+    _check_format(home)
+    _close_to_others(home)
+    _open_databases(home)
     return home_umask(home)
 
 
@@ -86,6 +95,11 @@ def make_private(home: Path) -> int:
         ResourceError: a file belongs to somebody else.
     """
     return _set_modes(home, folders=_PRIVATE, files=0, secrets=(_PRIVATE, 0o600), group=None)
+
+
+def things_of_others(home: Path) -> list[Path]:
+    """Links, and what belongs to somebody else: what a member of the group may have left in a home."""
+    return [path for path in _tree(home) if path.is_symlink() or path.lstat().st_uid != home.stat().st_uid]
 
 
 def describe_home(home: Path) -> dict[str, Any]:
@@ -152,8 +166,30 @@ def _open_databases(home: Path) -> None:
                 path.chmod(0o660)
 
 
-def _is_home(home: Path) -> bool:
-    return any((home / name).exists() for name in _PARTS)
+def _check_name(home: Path) -> None:
+    try:
+        str(home).encode()
+    except UnicodeEncodeError as error:
+        raise ResourceError(
+            f"the path of the home, {str(home)!a}, is not UTF-8, and records could not name it. Set MILL_HOME to "
+            "another folder."
+        ) from error
+
+
+def _other_thing(home: Path) -> str | None:
+    """Something that stands in a folder which Modelmill has not made; None of a home, and of an empty folder."""
+    names = {path.name for path in home.iterdir()}
+    if (MARKER in names and is_marker(home / MARKER)) or names >= _OF_HOMES_ALONE:
+        return None
+    return next((name for name in sorted(names) if not _NAMES.fullmatch(name)), None)
+
+
+def is_marker(path: Path) -> bool:
+    """Whether a file says which format a home has."""
+    try:
+        return isinstance(read_json(path)["format"], int)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _set_modes(home: Path, folders: int, files: int, secrets: tuple[int, int], group: int | None) -> int:

@@ -5,13 +5,13 @@ every request's head, as long as a client likes.
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 500
 SECONDS = 30.0
 
 
-class ImpatientProtocol(AutoHTTPProtocol):  # pyright: ignore[reportGeneralTypeIssues]
+class ImpatientProtocol(H11Protocol):
     """uvicorn's protocol, which closes a connection on which nothing is answered and no new request has come."""
 
     seconds = SECONDS

@@ -1,10 +1,33 @@
 """A path a person gave → the Hugging Face folder in it and the model's name."""
 
-import json
 from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.models.folder import check_model_folder
+
+_RELEASE_BYTES = 16_000_000
+
+
+class _Family(BaseModel):
+    accuracy: float = 0.0
+
+
+class _Verified(BaseModel):
+    examples: dict[str, str] = {}
+    by_family: dict[str, _Family] = {}
+
+
+class _Scores(BaseModel):
+    verified: _Verified = _Verified()
+
+
+class _Release(BaseModel):
+    """What is read of the record that release writes beside a model."""
+
+    name: str
+    scores: _Scores = _Scores()
 
 
 def find_model_folder(path: Path) -> Path:
@@ -26,17 +49,25 @@ def find_model_folder(path: Path) -> Path:
 
 def example_questions(folder: Path) -> list[str]:
     """A question of each task family that the release was measured on, what it answers best first; else none."""
-    release = folder.parent / "release.json"
-    if not release.is_file():
-        return []
-    verified = json.loads(release.read_text(encoding="utf-8")).get("scores", {}).get("verified", {})
-    examples: dict[str, str] = verified.get("examples", {})
-    return [examples[name] for name in sorted(examples, key=lambda name: -verified["by_family"][name]["accuracy"])]
+    release = _release(folder)
+    verified = release.scores.verified if release else _Verified()
+    accuracy = {name: family.accuracy for name, family in verified.by_family.items()}
+    return [verified.examples[name] for name in sorted(verified.examples, key=lambda name: -accuracy.get(name, 0.0))]
 
 
 def model_name(folder: Path) -> str:
     """The name in release.json where that lies beside the folder, otherwise the folder's (or its parent's) name."""
-    release = folder.parent / "release.json"
-    if release.is_file():
-        return json.loads(release.read_text(encoding="utf-8"))["name"]
+    if release := _release(folder):
+        return release.name
     return folder.resolve().parent.name if folder.name == "model" else folder.resolve().name
+
+
+def _release(folder: Path) -> _Release | None:
+    """The record of a release beside its model folder; None where there is none, or another program's file."""
+    path = folder.parent / "release.json"
+    try:
+        if path.stat().st_size > _RELEASE_BYTES:
+            return None
+        return _Release.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

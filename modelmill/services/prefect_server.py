@@ -20,7 +20,7 @@ import httpx
 
 from modelmill.services.login import server_login
 from modelmill.services.stack import stack_environment
-from modelmill.tasks.errors import ResourceError
+from modelmill.tasks.errors import MillError, ResourceError
 
 OWN_START_SECONDS = 180.0  # the first start creates the database; a laptop under load is slow
 ANSWER_SECONDS = 20.0
@@ -42,6 +42,7 @@ class PrefectApi:
 
     url: str
     login: str | None = None
+    of_stack: bool = False
     server: tuple[subprocess.Popen[bytes], Path] | None = None
 
     @property
@@ -72,7 +73,7 @@ def _known_api(home: Path) -> PrefectApi | None:
     if url := os.environ.get("PREFECT_API_URL"):
         return PrefectApi(url, os.environ.get("PREFECT_API_AUTH_STRING"))
     url = stack_environment(home).get("PREFECT_API_URL")
-    return PrefectApi(url, server_login(home)) if url else None
+    return PrefectApi(url, server_login(home), of_stack=True) if url else None
 
 
 def _set(name: str, value: str | None) -> None:
@@ -94,14 +95,26 @@ def wait_until_healthy(api: PrefectApi) -> None:
             if httpx.get(f"{api.url}/health", timeout=max(1.0, deadline - time.monotonic())).status_code == 200:
                 return
         if api.server and api.server[0].poll() is not None:
-            raise ResourceError(f"Prefect's server ended while it started; its log {api.server[1]} says why")
+            raise ResourceError(f"Prefect's server ended while it started: {_last_error(api.server[1])}")
         time.sleep(0.1)
     if api.server:
         raise ResourceError(f"Prefect's server did not start within {seconds:.0f} s; its log is {api.server[1]}")
+    if api.of_stack:
+        raise ResourceError(
+            f"the Prefect server of `mill up` at {api.url} did not answer within {seconds:.0f} s. `mill down`, then "
+            "`mill up`, starts it again; or run without it after `mill down`."
+        )
     raise ResourceError(
         f"the Prefect API at {api.url} did not answer within {seconds:.0f} s. Start that server (`mill up` starts one "
         "here), or unset PREFECT_API_URL: then each command starts a server of its own."
     )
+
+
+def _last_error(log: Path) -> str:
+    """The sentence of an error of Modelmill's own in a log, or where to look."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    own = (line for line in reversed(lines) if line.startswith(f"{MillError.__module__}."))
+    return next((line.partition(": ")[2] for line in own), f"its log {log} says why")
 
 
 @contextlib.contextmanager
@@ -124,7 +137,7 @@ def _own_server(home: Path) -> Iterator[PrefectApi]:
         )
         port = listening.getsockname()[1]
     try:
-        yield PrefectApi(f"http://127.0.0.1:{port}/api", login, (process, log))
+        yield PrefectApi(f"http://127.0.0.1:{port}/api", login, server=(process, log))
     finally:
         assert process.stdin is not None
         process.stdin.close()

@@ -165,7 +165,11 @@ class Store:
 
     def point(self, manifest: dict[str, Any]) -> None:
         """Record that the manifest's key leads to its artifact."""
-        write_json(self.home / "keys" / manifest["stage"] / f"{manifest['key']}.json", manifest)
+        write_json(self.key_file(manifest), manifest)
+
+    def key_file(self, manifest: dict[str, Any]) -> Path:
+        """The record that leads from a manifest's key to its artifact."""
+        return self.home / "keys" / manifest["stage"] / f"{manifest['key']}.json"
 
     def accept(self, manifest: dict[str, Any], identity: Identity, why: str) -> dict[str, Any]:
         """Declare that code as it is now gives the artifact of `manifest`; recorded under the new key."""

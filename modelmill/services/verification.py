@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from modelmill.services.databases import database_damage
 from modelmill.services.garbage import DAMAGED
+from modelmill.services.home import FORMAT, MARKER, is_marker
 from modelmill.services.integrity import (
     MANIFEST,
     content_of,
@@ -34,7 +36,8 @@ class Finding:
     problem: str
     remedy: str
     stage: str | None = None
-    repair: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    repair: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    """None: a person has to do it."""
 
     def as_dict(self) -> dict[str, Any]:
         return {"path": str(self.path), "stage": self.stage, "problem": self.problem, "remedy": self.remedy}
@@ -50,7 +53,15 @@ class Verification:
 
     def findings(self) -> Iterator[Finding]:
         """All that is damaged, records first."""
+        yield from self._marker()
+        for path in (self._home / "mlflow.db", self._home / "prefect" / "prefect.db"):
+            if (problem := database_damage(path)) is not None:
+                remedy = (
+                    "restore it from a backup, or move it away: the next run makes a new one, artifacts do not need it"
+                )
+                yield Finding(path, problem, remedy)
         yield from self._key_records()
+        yield from self._lost_artifacts()
         for path in sorted([*(self._home / "lines").glob("[!.]*.json"), *(self._home / "lines").glob("*/[!.]*.json")]):
             yield from self._record(path, Run)
         for path in sorted((self._home / "work").glob("*/identity.json")):
@@ -75,6 +86,29 @@ class Verification:
                 yield self._bad_key(path, problem)
             else:
                 self._keys.setdefault(manifest["digest"], []).append(manifest)
+
+    def _marker(self) -> Iterator[Finding]:
+        path = self._home / MARKER
+        if path.exists() and not is_marker(path):
+            repair = partial(write_json, path, {"format": FORMAT})
+            yield Finding(path, "it names no format", "written anew", None, repair)
+
+    def _lost_artifacts(self) -> Iterator[Finding]:
+        """Keys that lead nowhere, though no run is about to publish what they lead to."""
+        with self._store.locked():  # `mill gc` removes an artifact and its keys together
+            lost = [
+                (self._store.key_file(manifest), manifest)
+                for digest, manifests in self._keys.items()
+                for manifest in manifests
+                if (self._digests is None or digest in self._digests)
+                and not self._store.artifact_path(digest).exists()
+                and self._store.key_file(manifest).exists()
+                and not (self._store.workspace(manifest["stage"], manifest["key"]) / "output" / MANIFEST).exists()
+            ]
+        for path, manifest in lost:
+            problem = f"its artifact {self._store.artifact_path(manifest['digest'])} is gone"
+            remedy = f"moved away; the next run builds {manifest['id']} anew"
+            yield Finding(path, problem, remedy, manifest["id"], self._moving_away(path))
 
     def _bad_key(self, path: Path, problem: str) -> Finding:
         for artifact in (self._home / "artifacts").glob("*"):
@@ -105,13 +139,18 @@ class Verification:
         problems = self._differences(artifact, content_of(manifest["files"]), is_evidence, inside=False)
         if problems:
             remedy = f"moved away; the next run builds {stage} anew"
-            yield Finding(artifact, problems, remedy, stage, self._moving_away(artifact))
+            keys = [self._store.key_file(build) for build in builds]
+            yield Finding(artifact, problems, remedy, stage, self._moving_away(artifact, *keys))
             return
         if own is None or own["digest"] != artifact.name or not _agrees(own, builds):
             problem = "its manifest.json is damaged or is not what its key says"
             remedy = "manifest.json is written anew from the record of its key"
             yield Finding(artifact, problem, remedy, stage, partial(write_json, artifact / MANIFEST, manifest))
             return
+        key_file = self._store.key_file(own)
+        if not key_file.exists() and _contradiction(own, key_file) is None:
+            remedy = "written anew from the manifest of its artifact"
+            yield Finding(key_file, "it is gone", remedy, stage, partial(write_json, key_file, own))
         for part in sorted({file["path"].split("/")[0] for file in evidence_of(own["files"])}):
             # A part that was removed as a whole is no damage: evidence may be pruned.
             if (artifact / part).is_dir():
@@ -147,17 +186,17 @@ class Verification:
             remedy = "moved away; a rerun of its stage makes it again"
             yield Finding(folder, "files differ from what they were", remedy, None, self._moving_away(folder))
 
-    def _moving_away(self, path: Path) -> Callable[[], None]:
-        return partial(self._move_away, path, _inode(path))
+    def _moving_away(self, *paths: Path) -> Callable[[], None]:
+        return partial(self._move_away, [(path, _inode(path)) for path in paths])
 
-    def _move_away(self, path: Path, inode: int | None) -> None:
+    def _move_away(self, found: list[tuple[Path, int | None]]) -> None:
         """Move what was found damaged, unless it was collected or replaced by something new since then."""
-        name = path.relative_to(self._home).as_posix().replace("/", "--")
-        target = self._home / DAMAGED / f"{time.time_ns()}--{name}"
-        target.parent.mkdir(parents=True, exist_ok=True)
+        (self._home / DAMAGED).mkdir(parents=True, exist_ok=True)
         with self._store.locked(exclusive=True):
-            if _inode(path) == inode:
-                path.rename(target)
+            for path, inode in found:
+                if inode is not None and _inode(path) == inode:
+                    name = path.relative_to(self._home).as_posix().replace("/", "--")
+                    path.rename(self._home / DAMAGED / f"{time.time_ns()}--{name}")
 
 
 def _undisturbed(folder: Path, look: Callable[[Path], Iterator[Finding]]) -> Iterator[Finding]:

@@ -18,8 +18,10 @@ PREFIX = "MILL_SECRET_"
 FOLDER = "secrets/sources"  # of the home
 _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]{0,63})\}")
 _HIDDEN = "***"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>]+")
-_USER_INFO = re.compile(r"(?<=://)[^/?#\s]*@")
+# Quotation marks and brackets, too: httpx takes them in a password, and a server gets it.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://\S+")
+_ONE_ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]{0,20}://.*", re.DOTALL)
+_USER_INFO = re.compile(r"(?<=://)[^/?#]*@")
 # An address with a password whose scheme is missing or mistyped: its error would print it.
 _WITHOUT_SCHEME = re.compile(r"((?:^|[\s\"'])(?:https?:/?|//)(?!/))(?!\$\{)[^/?#\s:@]+:(?!\$\{)[^/?#\s@]+@")
 _PARAMETER = re.compile(r"(?<=[?&;#])([^=&;#?]+)=([^&;#]*)")
@@ -28,8 +30,23 @@ _WORDS = frozenset(
     (
         *("auth", "authorization", "bearer", "credential", "credentials", "jwt", "passwd", "password", "pwd", "sas"),
         *("secret", "sig", "signature", "token", "apikey", "accesskey", "accesstoken", "authtoken", "sastoken"),
-        *("awsaccesskeyid", "googleaccessid"),
+        *(
+            "awsaccesskeyid",
+            "googleaccessid",
+            "hmac",
+            "hdnea",
+            "hdnts",
+            "passphrase",
+            "sessionid",
+            "jsessionid",
+            "phpsessid",
+        ),
     )
+)
+# Ends of names in one word: clientsecret, apitoken, secretkey.
+_ENDS = (
+    *("token", "secret", "password", "passwd", "signature", "credential", "credentials", "apikey", "authkey"),
+    *("accesskey", "accountkey", "privatekey", "secretkey", "subscriptionkey", "clientkey"),
 )
 _WHOLE_NAMES = frozenset(
     ("key", "pass", "pw", "api_key", "access_key", "account_key", "private_key", "subscription_key")
@@ -39,10 +56,12 @@ _NAME_PARTS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 # Tokens that are known by their form: of Hugging Face, GitHub, GitLab, AWS, Google, Slack, OpenAI and JWT.
 _TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{50,}|glpat-[\w-]{20,}|A[KS]IA[0-9A-Z]{16}"
-    r"|AIza[\w-]{35}|xox[abprs]-[\w-]{20,}|sk-[A-Za-z0-9]{20,}|sk-(?:proj|ant|svcacct)-[\w-]{20,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})"
+    r"|AIza[\w-]{35}|npm_[A-Za-z0-9]{36}|xox[abprs]-[\w-]{20,}|sk-[A-Za-z0-9]{20,}|sk-(?:proj|ant|svcacct)-[\w-]{20,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})"
 )
 _LEAST_CHARACTERS = 4
-_PATTERN_CHARACTERS = re.compile(r"[\[\]{}\\^|]")  # no URL holds them unescaped; `${NAME}` has braces
+_MOST_ESCAPES = 4  # of an address within an address within an address
+# A regular expression rather than a value: a class or group with a count, an escape, an alternative.
+_PATTERN = re.compile(r"[\])}][+*?{]|\\|\||\.[*+]|\(\?")
 _IN_URL = re.compile(r"(?:[A-Za-z0-9._~!$'()*+,;=:@/?&-]|%[0-9A-Fa-f]{2})*")
 _MOST_BYTES = 64_000
 
@@ -53,7 +72,8 @@ def literal_secret(text: str) -> str | None:
         return "an access token"
     if _WITHOUT_SCHEME.search(text):
         return "a password"
-    for address in _ADDRESS.findall(text):
+    # What begins as an address is one whole: httpx escapes a space in it.
+    for address in [text.strip()] if _ONE_ADDRESS.fullmatch(text) else _ADDRESS.findall(text):
         if (found := _secret_part(address)) is not None:
             return found
     return None
@@ -69,21 +89,28 @@ def _secret_part(address: str) -> str | None:
     for name, value in _PARAMETER.findall(address):
         if _is_value(value) and _is_secret_name(unquote_plus(name)):
             return f"a value of {unquote_plus(name)}"
-    nested = unquote(address)
-    return literal_secret(nested[address.index("://") + 3 :]) if nested != address else None
+    nested = address
+    for _ in range(_MOST_ESCAPES):
+        plain = unquote(nested)
+        if plain == nested:
+            break
+        nested = plain
+        if (found := literal_secret(nested[nested.index("://") + 3 :])) is not None:
+            return found
+    return None
 
 
 def _is_secret_name(name: str) -> bool:
     words = {word.lower() for word in _NAME_PARTS.findall(name)}
     joined = name.lower().replace("-", "_").removeprefix("x_").removeprefix("ocp_apim_")
-    is_secret = joined in _WHOLE_NAMES or joined in _WORDS or not _WORDS.isdisjoint(words)
+    is_secret = joined in _WHOLE_NAMES or joined in _WORDS or not _WORDS.isdisjoint(words) or joined.endswith(_ENDS)
     return is_secret and _PAGING.isdisjoint(words)
 
 
 def _is_value(text: str) -> bool:
     """Whether something stands there that may be a secret: not placeholders alone, no regular expression."""
     text = _PLACEHOLDER.sub("", text)
-    return len(text) >= _LEAST_CHARACTERS and not _PATTERN_CHARACTERS.search(text)
+    return len(text) >= _LEAST_CHARACTERS and not _PATTERN.search(text)
 
 
 def literal_secrets(value: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from modelmill.tasks.errors import RecipeError
 
@@ -27,10 +27,18 @@ def parse_yaml(text: str, origin: str) -> Any:
     except RecursionError as error:
         raise RecipeError(f"{origin} is nested too deeply, or an alias in it stands for itself") from error
     except (YAMLError, ValueError, OverflowError, TypeError) as error:
-        raise RecipeError(f"{origin} is not readable as YAML: {error}") from error
+        raise RecipeError(f"{origin} is not readable as YAML: {_problem(error)}") from error
     if count > VALUES:
         raise RecipeError(f"{origin} stands for {count:,} values once its aliases are resolved; expected {VALUES:,}")
     return data
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong and where, without a library's advice to its programmers."""
+    if isinstance(error, MarkedYAMLError):
+        words = " ".join(str(part) for part in (error.context, error.problem) if part)
+        return f"{words} (line {error.problem_mark.line + 1})" if error.problem_mark else words
+    return str(error).partition(";")[0]
 
 
 def _count(value: Any, known: dict[int, int]) -> int:

@@ -96,9 +96,21 @@ def test_verify_names_damage_and_repairs_it(store: Store, mill: Mill) -> None:
     assert "2 damaged places" in said and "a differs from its manifest" in said and "--repair" in said
     assert "moved away; the next run builds clean anew" in mill("verify", "--all", "--repair")
     assert json.loads(mill("verify", "--all", "--json"))["damaged"] == []
+    assert "no run of recipe nope is recorded" in " ".join(mill("verify", "--recipe", "nope", code=3).split())
+    assert "in a run of its own" in " ".join(mill("verify", "--rebuild", "clean", "--repair", code=2).split())
     (store.home / "lines" / "demo.json").write_bytes(b"\xff")
     said = mill("gc", "--keep", "0", "--yes", code=4)
     assert "nothing was removed" in " ".join(said.split()) and "Traceback" not in said
+
+
+def test_a_database_that_only_a_person_can_restore(store: Store, mill: Mill) -> None:
+    (store.home / "mlflow.db").write_bytes(b"\x00\xff" * 4000)
+    for arguments in (("verify",), ("verify", "--repair")):
+        said = " ".join(mill(*arguments, code=4).split())
+        assert "mlflow.db" in said and "Traceback" not in said
+    said = " ".join(mill("gc", "--keep", "0", "--yes", code=6).split())
+    assert "nothing was removed" in said and "move it away" in said and "Traceback" not in said
+    assert places(store) == 2
 
 
 def finish(tiny: Tiny, home: Path) -> None:

@@ -33,8 +33,7 @@ UNDER_WAY = {
 
 def start(home: Path, *arguments: str) -> BaseProcess:
     """`mill run tiny` in a session of its own."""
-    home.mkdir(exist_ok=True)
-    log, environment = home / "output.log", {"MILL_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
+    log, environment = log_of(home), {"MILL_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
     return start_mill(ROOT, ["run", "tiny", "--compute", "process", *arguments], environment, log, log)
 
 
@@ -51,8 +50,12 @@ def kill_inside(home: Path, stage: str, before: str) -> None:
     assert not list((home / "keys" / stage).glob("*.json")), f"{stage} was finished before the kill reached it"
 
 
+def log_of(home: Path) -> Path:
+    return home.with_suffix(".log")
+
+
 def tail(home: Path) -> str:
-    return "\n".join((home / "output.log").read_text(errors="replace").splitlines()[-30:])
+    return "\n".join(log_of(home).read_text(errors="replace").splitlines()[-30:])
 
 
 def digests(home: Path) -> dict[str, Any]:

@@ -64,6 +64,19 @@ def test_a_group_shares_a_home_and_gives_it_back(home: Path) -> None:
     assert open_to_others(home) == [] and home_umask(home) == 0o077
 
 
+@as_root
+def test_what_a_member_of_the_group_left_is_told_when_the_home_is_taken_back(home: Path) -> None:
+    environment = os.environ | {"MILL_HOME": str(home)}
+    command = [sys.executable, "-m", "modelmill.flows.cli", "home"]
+    subprocess.run([*command, "--share", GROUP], env=environment, check=True, capture_output=True)
+    (home / "lines" / "evil").parent.mkdir()
+    (home / "lines" / "evil").symlink_to("/etc")
+    (home / "artifacts" / "x").touch()
+    os.chown(home / "artifacts" / "x", 65534, 65534)
+    done = subprocess.run([*command, "--private"], env=environment, check=True, capture_output=True, text=True)
+    assert "2 of them are links, or belong to others" in done.stdout
+
+
 def test_modes_do_not_follow_links_out_of_the_home(home: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("")
@@ -79,16 +92,39 @@ def test_an_unknown_group_is_named(home: Path) -> None:
         share_home(home, "nobodys-friends")
 
 
-def test_a_folder_of_other_things_keeps_its_mode(tmp_path: Path) -> None:
-    """MILL_HOME=$HOME must not close what it is not about."""
-    (tmp_path / "letters.txt").touch()
+@pytest.mark.parametrize("made", ["letters.txt", "artifacts/a.zip", "home.json", "prefect/x", "usr/bin"])
+def test_a_folder_of_other_things_is_refused_and_left_as_it_was(made: str, tmp_path: Path) -> None:
+    """MILL_HOME=/ and MILL_HOME=$HOME must not close and fill what is everybody's."""
+    for name in ("notes", made):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("[]")
     tmp_path.chmod(0o755)
-    assert prepare_home(tmp_path) == 0o077
-    assert mode(tmp_path) == 0o755
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ResourceError, match=r"is no home of Modelmill: it holds \w+\.?\w*\. .*MILL_HOME"):
+        prepare_home(tmp_path)
+    assert mode(tmp_path) == 0o755 and sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_file_system_or_a_person_puts_into_a_home_is_no_hindrance(tmp_path: Path) -> None:
+    for name in ("lost+found", ".snapshot", "secrets"):  # a secret may be given before the first run
+        (tmp_path / name).mkdir()
+    prepare_home(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    prepare_home(tmp_path)
+
+
+def test_a_folder_in_which_everybody_writes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()  # as anybody may plant one in /tmp
     tmp_path.chmod(0o1777)
     with pytest.raises(ResourceError, match="everybody may write in"):
         prepare_home(tmp_path)
+
+
+def test_a_path_that_records_could_not_name_is_refused(tmp_path: Path) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    with pytest.raises(ResourceError, match=r"udcff.*is not UTF-8"):
+        prepare_home(home)
+    assert list(tmp_path.iterdir()) == []
 
 
 @as_root

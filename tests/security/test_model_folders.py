@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from modelmill.services.chat_models import LocalModel
-from modelmill.services.model_folder import find_model_folder
+from modelmill.services.model_folder import example_questions, find_model_folder, model_name
 from modelmill.services.serving import engine_command
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.lm.model import load_model
@@ -50,6 +50,28 @@ def refused(folder: Path, message: str, *openings: Callable[[Path], Any]) -> Non
         with pytest.raises(InputError, match=message) as found:
             opened(folder)
         assert "\n" not in str(found.value) and len(str(found.value)) < 700
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"scores": {}}',
+        "[" * 200_000,
+        '{"name": 3}',
+        '{"name": "x", "scores": {"verified": {"examples": 1}}}',
+    ],
+)
+def test_another_programs_release_json_beside_a_folder_is_not_read(folder: Path, text: str) -> None:
+    (folder.parent / "release.json").write_text(text)
+    assert model_name(folder) == folder.parent.name and example_questions(folder) == []
+
+
+def test_a_question_of_a_family_without_a_figure_comes_last(folder: Path) -> None:
+    verified = {"examples": {"a": "1+1?", "b": "2+2?"}, "by_family": {"b": {"accuracy": 0.5, "n": 10}}}
+    (folder.parent / "release.json").write_text(json.dumps({"name": "x", "scores": {"verified": verified}}))
+    assert model_name(folder) == "x" and example_questions(folder) == ["2+2?", "1+1?"]
 
 
 def test_pickled_weights_are_refused_and_not_opened(folder: Path, tmp_path: Path) -> None:

@@ -249,7 +249,22 @@ def test_of_a_name_given_twice_the_engine_sees_what_was_checked(served: Served) 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"1", b"null", b'"x"', b'{"n": NaN}', b"\xff", b"[" * 5000, b'{"a":' * 1900, b"\x1f\x8b0"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"1",
+        b"null",
+        b'"x"',
+        b'{"n": NaN}',
+        b"\xff",
+        b"[" * 5000,
+        b'{"a":' * 1900,
+        b"\x1f\x8b0",
+        b'{"a": 1e999}',
+        b'{"a": "\\ud800"}',
+        b'{"\\udfff": 1}',
+    ],
 )
 def test_a_body_that_is_no_json_object_is_refused_in_a_sentence(served: Served, body: bytes) -> None:
     before = list(served.engine.seen)

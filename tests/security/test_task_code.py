@@ -73,9 +73,10 @@ def test_a_recipe_with_programs_is_refused_when_it_is_read(folder: Path, text: s
     task = task_file(folder, text)
     with pytest.raises(ValidationError, match=f"{found}.*allow_code: true"):
         HarnessTask(task=task)
-    included = task_file(folder, "task: y\ninclude: sums.yaml", "outer.yaml")
-    with pytest.raises(RecipeError, match=found):
-        load_line({"name": "a", "line": ["ingest", "evaluate"], "evaluate": {"tasks": [{"task": included}]}} | SOURCE)
+    for outer in ("task: y\ninclude: sums.yaml", "group: g\ntask: [{task: y, include: [sums.yaml]}]"):
+        part = {"evaluate": {"tasks": [{"task": task_file(folder, outer, "outer.yaml")}]}}
+        with pytest.raises(RecipeError, match=found):
+            load_line({"name": "a", "line": ["ingest", "evaluate"]} | part | SOURCE)
     assert HarnessTask(task=task, allow_code=True).allow_code
     assert not (folder / "ran").exists()
 

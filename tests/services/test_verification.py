@@ -1,3 +1,6 @@
+import contextlib
+import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +29,7 @@ def verified(store: Store, repair: bool = False) -> list[tuple[str, str]]:
     findings = list(Verification(store.home).findings())
     if repair:
         for finding in findings:
+            assert finding.repair is not None
             finding.repair()
     return [(finding.path.relative_to(store.home).as_posix(), finding.problem) for finding in findings]
 
@@ -78,7 +82,7 @@ def test_damaged_content_is_moved_away_and_built_anew(
     damage(artifact)
     assert verified(store) == [(f"artifacts/{artifact.name}", problem)]
     assert verified(store, repair=True) and verified(store) == []
-    assert not artifact.exists() and len(list((store.home / "damaged").iterdir())) == 1
+    assert not artifact.exists() and len(list((store.home / "damaged").iterdir())) == 3  # and the keys of two builds
     again = build(store, "k1", {"documents/a": "1", "documents/b": "2"})
     assert store.artifact_path(again["digest"]) == artifact and verified(store) == []
 
@@ -100,6 +104,55 @@ def test_a_damaged_manifest_is_written_anew_from_its_key_and_a_key_from_its_mani
         ((path, problem),) = verified(store, repair=True)
         assert path == key.relative_to(store.home).as_posix() and "is damaged" in problem
         assert verified(store) == [] and read_json(key) == before
+
+
+def test_an_artifact_that_is_gone_is_told_and_a_key_that_is_gone_is_written_anew(store: Store) -> None:
+    artifact = artifact_of(store, "documents/a")
+    own = read_json(artifact / "manifest.json")
+    key = store.key_file(own)
+    key.unlink()
+    assert verified(store, repair=True) == [(key.relative_to(store.home).as_posix(), "it is gone")]
+    assert verified(store) == [] and read_json(key) == own
+    (third,) = (path.parent for path in store.home.glob("artifacts/*/c"))
+    other = store.key_file(read_json(third / "manifest.json"))
+    shutil.rmtree(third)
+    assert list(Verification(store.home, {artifact.name}).findings()) == []
+    ((path, problem),) = verified(store, repair=True)
+    assert path == other.relative_to(store.home).as_posix() and problem == f"its artifact {third} is gone"
+    assert verified(store) == [] and not other.exists()
+
+
+def test_a_key_whose_artifact_a_killed_run_was_about_to_publish_is_no_damage(store: Store) -> None:
+    (artifact,) = (path.parent for path in store.home.glob("artifacts/*/c"))
+    own = read_json(artifact / "manifest.json")
+    workspace = store.workspace(own["stage"], own["key"])
+    workspace.mkdir(parents=True)
+    artifact.rename(workspace / "output")
+    assert verified(store) == []
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "prefect/prefect.db"])
+def test_a_damaged_database_is_told_and_left_to_a_person(store: Store, name: str) -> None:
+    path = store.home / name
+    path.parent.mkdir(exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE runs (name TEXT)")
+        connection.executemany("INSERT INTO runs VALUES (?)", [("x" * 900,)] * 100)
+        connection.commit()
+    assert verified(store) == []
+    content = bytearray(path.read_bytes())
+    for page in range(1, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 8] = b"\xff" * 8
+    for damaged in (bytes(content), b"\x00\xff" * 4000):
+        path.write_bytes(damaged)
+        (found,) = Verification(store.home).findings()
+        assert found.path == path and found.repair is None and "move it away" in found.remedy
+
+
+def test_a_marker_that_names_no_format_is_written_anew(store: Store) -> None:
+    (store.home / "home.json").write_text("<html>")
+    assert verified(store, repair=True) == [("home.json", "it names no format")]
+    assert verified(store) == [] and read_json(store.home / "home.json") == {"format": 1}
 
 
 def test_records_that_nothing_restores_are_moved_away(store: Store) -> None:

@@ -60,11 +60,22 @@ def _code_of(path: Path, above: tuple[Path, ...]) -> str | None:
         found = f"class {config['class']}"
     if found is not None:
         return f"{path} has {found}, a program"
-    included = config.get("include") or []
-    for name in [included] if isinstance(included, str) else included:
-        if (found := _code_of((path.parent / str(name)).resolve(), (*above, path))) is not None:
+    for name in _included(config, set()):
+        if (found := _code_of((path.parent / name).resolve(), (*above, path))) is not None:
             return found
     return None
+
+
+def _included(value: Any, seen: set[int]) -> Iterator[str]:
+    """The files that a task file names as parts of itself, or of the tasks in its group."""
+    if not isinstance(value, dict | list) or id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, dict) and value.get("include"):
+        named = value["include"]
+        yield from (str(name) for name in (named if isinstance(named, list) else [named]))
+    for item in value.values() if isinstance(value, dict) else value:
+        yield from _included(item, seen)
 
 
 def _read(path: Path) -> dict[str, Any]:

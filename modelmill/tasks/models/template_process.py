@@ -35,6 +35,8 @@ def main() -> None:
             if sum(map(len, text)) > TEXT_CHARACTERS:
                 raise ValueError(f"it wrote more than {TEXT_CHARACTERS:,} characters")
             answer = {"text": text, "indices": indices}
+        except MemoryError:
+            answer = {"error": "it takes too much memory"}
         except Exception as error:  # noqa: BLE001 - it crosses the border of the process as text
             answer = {"error": f"{type(error).__name__}: {error}"[:500]}
         _write(answer)
