@@ -191,7 +191,7 @@ def start_stack(console: Console, ports: tuple[int, int, int], allowed_hosts: li
     if stack["stack"] == "already running" and allowed_hosts:
         console.print("--allow-host has no effect on servers that run; `mill down`, then `mill up` again.")
     if "login" in stack:
-        console.print("Prefect's page asks for the login once and remembers it in this browser.")
+        console.print("Prefect's page asks for the login once; MLflow's asks for its two parts, user and password.")
 
 
 def stop_stack(console: Console) -> None:

@@ -66,6 +66,8 @@ def test_who_is_blamed() -> None:
     )
     assert judged([working, replace(slow, step=6, waits=True)], 50, rank0=replace(working, step=8, pulse=1)) is not None
     assert judged([working, replace(slow, patient=True, phase="validate")], 500) is None
+    # One that came to the step later has its own time: who only waits for it is not blamed meanwhile.
+    assert judged([working, replace(slow, step=6)], 50, rank1=replace(slow, pulse=1)) is None
     frozen = judged([working, slow], 50, rank1=slow)
     assert frozen is not None
     assert frozen.startswith("rank 1 of 2 fell silent (last at step 7")
