@@ -1,6 +1,7 @@
 """What keeps a home in order: `mill gc` removes what nothing needs, `mill verify` finds and repairs damage."""
 
 import re
+import signal
 import sys
 from typing import Any
 
@@ -76,6 +77,8 @@ def _agreed(console: Console, found: Survey, as_json: bool) -> bool:
             f"{what} would be removed and there is no terminal to ask; nothing was removed. "
             "Give --yes to remove them, or --dry-run to list them."
         )
+    # MLflow's import leaves a handler under which a read goes on after Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return console.input(f"Remove {what}? [y/N] ", markup=False).strip().lower() == "y"
 
 
@@ -110,8 +113,8 @@ def verify_home(console: Console, recipe: str | None, everything: bool, repair: 
     left = [finding for finding in findings if finding.repair is None or not repair]
     if left:
         first = f"{_counted(len(left), 'damaged place')} (the first: {_problem(left[0])})"
-        if repair:
-            raise ContractError(f"{first} left: {left[0].remedy}")
+        if all(finding.repair is None for finding in left):
+            raise ContractError(f"{first} that only a person can restore: {left[0].remedy}")
         raise ContractError(
             f"{first}. `mill verify --repair` restores what it can and moves the rest away, so that the next run "
             "builds it anew."

@@ -179,7 +179,7 @@ class ServedModel:
             return name
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
-        except (httpx.HTTPStatusError, ValueError, LookupError, TypeError) as error:
+        except (httpx.HTTPStatusError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
             raise InputError(
                 f"{self._url}/v1/models did not list a model ({error}); expected the address of an OpenAI-compatible "
                 "server, such as http://127.0.0.1:8000"

@@ -69,6 +69,7 @@ class _Home:
         self._closure()
 
     def _from_runs(self) -> None:
+        self._require_moved_records()
         newest, complete = self.home / "lines", self.home / "lines" / "complete"
         for folder, word in ((newest, "newest run"), (complete, "newest complete run")):
             for path in sorted(folder.glob("[!.]*.json")):
@@ -82,6 +83,18 @@ class _Home:
                         self._keep(
                             earlier["key"], earlier["digest"], f"newest build of {stage['id']} of {record['name']}"
                         )
+
+    def _require_moved_records(self) -> None:
+        """What a damaged record of runs referred to is unknown until a run has written it anew."""
+        for path in sorted((self.home / DAMAGED).glob("*--lines--*.json")):
+            name = path.name.partition("--lines--")[2]
+            record = self.home / "lines" / name.replace("complete--", "complete/", 1)
+            if not record.exists():
+                raise ContractError(
+                    f"the record {path} of a recipe's runs was damaged, so which artifacts that recipe needs is "
+                    "unknown and nothing was removed. Run the recipe again, which writes the record anew; or remove "
+                    "that file, if its artifacts may go."
+                )
 
     def _keep(self, key: str | None, digest: str | None, why: str) -> None:
         if key:
@@ -145,7 +158,7 @@ def survey(home: Path, keep_seconds: float, aliased: dict[str, str]) -> Survey:
 
 def _places(state: _Home) -> Iterator[tuple[Path, str, bool]]:
     """Every place that counts, the reason for its fate, and whether it is kept."""
-    for artifact in sorted((state.home / "artifacts").glob("*")):
+    for artifact in sorted((state.home / "artifacts").glob("[0-9a-f]" * 64)):
         why = state.digests.get(artifact.name)
         yield artifact, why or "artifact that no recipe's run, alias or unfinished work needs", why is not None
     evidence = {manifest.get("evidence") for manifest in state.manifests if manifest["digest"] in state.digests}

@@ -16,12 +16,10 @@ from modelmill.tasks.files import read_json, write_json
 FORMAT = 1
 """Of the folders and records in a home; a later release that changes them counts up."""
 MARKER = "home.json"
-# A folder without the marker is one that Modelmill has used if it holds nothing but these, or both of the second list.
-_NAMES = re.compile(
-    r"\..*|lost\+found|artifacts|cache|checked|damaged|evidence|home\.json|keys|latest|lines|locks|logs|mlartifacts"
-    r"|mlflow\.db.*|prefect|reports|secrets|stack|trash|work"
-)
-_OF_HOMES_ALONE = {"artifacts", "keys"}
+# What may stand in a folder without the marker that Modelmill may use: what file systems, people and the first seconds
+# of older releases put there. Names that other programs use as well (work, cache, reports) are not among them.
+_NO_HINDRANCE = re.compile(r"\..*|lost\+found|home\.json|locks|mlflow\.db.*|prefect|secrets|stack")
+_DIGEST, _WORKSPACE = re.compile("[0-9a-f]{64}"), re.compile(r".+-[0-9a-f]{16}(\.lock)?")
 _PRIVATE, _SHARED = 0o700, 0o2770
 _SECRETS = "secrets"
 _GROUP_WRITES = stat.S_ISGID | stat.S_IWGRP
@@ -178,10 +176,16 @@ def _check_name(home: Path) -> None:
 
 def _other_thing(home: Path) -> str | None:
     """Something that stands in a folder which Modelmill has not made; None of a home, and of an empty folder."""
-    names = {path.name for path in home.iterdir()}
-    if (MARKER in names and is_marker(home / MARKER)) or names >= _OF_HOMES_ALONE:
-        return None
-    return next((name for name in sorted(names) if not _NAMES.fullmatch(name)), None)
+    if is_marker(home / MARKER) or (_holds_only(home / "artifacts", _DIGEST) and (home / "keys").is_dir()):
+        return None  # the latter was made before there were markers
+    names = sorted(path.name for path in home.iterdir() if not _NO_HINDRANCE.fullmatch(path.name))
+    return next((name for name in names if name != "work" or not _holds_only(home / "work", _WORKSPACE)), None)
+
+
+def _holds_only(folder: Path, names: re.Pattern[str]) -> bool:
+    """Whether a folder is there, is not empty, and every name in it has this form."""
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    return bool(found) and all(names.fullmatch(path.name) for path in found)
 
 
 def is_marker(path: Path) -> bool:

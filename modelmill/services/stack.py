@@ -35,6 +35,7 @@ from modelmill.services.scratch import remove_stack_folder, stack_folder, stack_
 from modelmill.tasks.files import write_json
 
 START_SECONDS = 180.0
+_LAST = "deployments"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def start_stack(
     server_names(prefect_port, allowed_hosts)
     folder = home / "stack"
     with locked(folder / "lock"):
-        running = {service.name: service for service in _remembered(home) if service.is_running()}
-        if len(running) == len(_remembered(home)) > 0:
+        known = _remembered(home)
+        # A start that was killed leaves servers without the deployments, which come last.
+        if any(service.name == _LAST for service in known) and all(service.is_running() for service in known):
             return _addresses(home, "already running")
         _end(home)
         token = secrets.token_hex(16)

@@ -20,10 +20,14 @@ from modelmill.services.integrity import (
     folder_files,
     is_evidence,
 )
-from modelmill.services.records import IdentityRecord, Manifest, Record, Run, UnreadableError, load_record
+from modelmill.services.records import IdentityRecord, Manifest, Record, Run, StackRecord, UnreadableError, load_record
 from modelmill.services.store import Store
 from modelmill.tasks.files import value_digest, write_json
 
+_OF_DATABASES = (
+    "restore it from a backup, or move it away: the next run makes a new one (artifacts do not need it; aliases of "
+    "releases are lost)"
+)
 # What the manifest in an artifact and the record of its key say alike, whichever build wrote them.
 _SAME = ("type", "stage", "key", "digest", "identity")
 
@@ -56,10 +60,11 @@ class Verification:
         yield from self._marker()
         for path in (self._home / "mlflow.db", self._home / "prefect" / "prefect.db"):
             if (problem := database_damage(path)) is not None:
-                remedy = (
-                    "restore it from a backup, or move it away: the next run makes a new one, artifacts do not need it"
-                )
-                yield Finding(path, problem, remedy)
+                yield Finding(path, problem, _OF_DATABASES)
+        try:
+            load_record(self._home / "stack" / "stack.json", StackRecord)
+        except UnreadableError as error:
+            yield Finding(self._home / "stack" / "stack.json", str(error), "`mill down` ends what it was about")
         yield from self._key_records()
         yield from self._lost_artifacts()
         for path in sorted([*(self._home / "lines").glob("[!.]*.json"), *(self._home / "lines").glob("*/[!.]*.json")]):

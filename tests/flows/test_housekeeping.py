@@ -107,10 +107,19 @@ def test_a_database_that_only_a_person_can_restore(store: Store, mill: Mill) -> 
     (store.home / "mlflow.db").write_bytes(b"\x00\xff" * 4000)
     for arguments in (("verify",), ("verify", "--repair")):
         said = " ".join(mill(*arguments, code=4).split())
-        assert "mlflow.db" in said and "Traceback" not in said
+        assert "mlflow.db" in said and "only a person can restore" in said and "Traceback" not in said
     said = " ".join(mill("gc", "--keep", "0", "--yes", code=6).split())
     assert "nothing was removed" in said and "move it away" in said and "Traceback" not in said
     assert places(store) == 2
+
+
+def test_a_record_that_was_moved_away_protects_what_it_named(store: Store, mill: Mill) -> None:
+    for path in (store.home / "lines" / "demo.json", store.home / "lines" / "complete" / "demo.json"):
+        path.write_bytes(b"\xff")
+    assert "moved away" in mill("verify", "--all", "--repair")
+    assert "nothing was removed. Run the recipe again" in " ".join(mill("gc", "--keep", "0", "--yes", code=4).split())
+    save_run(store.home, "demo", view(store.builds("clean")[-1]))
+    assert "freed" in mill("gc", "--keep", "0", "--yes") and places(store) == 1
 
 
 def finish(tiny: Tiny, home: Path) -> None:

@@ -16,6 +16,7 @@ from modelmill.tasks.files import atomic_path, named_output, write_output
 from tests.homes import open_to_others
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to somebody else, as only root may")
+DIGEST = "a" * 64
 GROUP = grp.getgrgid(os.getegid()).gr_name
 
 
@@ -27,7 +28,7 @@ def mode(path: Path) -> int:
 def home(tmp_path: Path) -> Path:
     """A home as earlier releases made it: everybody could read all of it."""
     home = tmp_path / "home"
-    for name in ("keys/clean/a.json", "artifacts/a/rows.parquet", "prefect/prefect.db"):
+    for name in ("keys/clean/a.json", f"artifacts/{DIGEST}/rows.parquet", "prefect/prefect.db"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text("{}")
     for path in (home, *home.rglob("*")):
@@ -55,8 +56,8 @@ def test_a_group_shares_a_home_and_gives_it_back(home: Path) -> None:
     share_home(home, GROUP)
     (home / "prefect" / "prefect.db").chmod(0o640)  # as SQLite makes one whatever the umask is
     assert home_umask(home) == prepare_home(home) == 0o007
-    assert mode(home) == mode(home / "artifacts" / "a") == 0o2770
-    assert mode(home / "artifacts" / "a" / "rows.parquet") == 0o660
+    assert mode(home) == mode(home / "artifacts" / DIGEST) == 0o2770
+    assert mode(home / "artifacts" / DIGEST / "rows.parquet") == 0o660
     assert mode(home / "prefect" / "prefect.db") == 0o660
     assert mode(secret) == 0o640 and mode(secret.parent) == 0o2750
     assert describe_home(home)["shared"] is True
@@ -92,10 +93,12 @@ def test_an_unknown_group_is_named(home: Path) -> None:
         share_home(home, "nobodys-friends")
 
 
-@pytest.mark.parametrize("made", ["letters.txt", "artifacts/a.zip", "home.json", "prefect/x", "usr/bin"])
+@pytest.mark.parametrize(
+    "made", ["letters.txt", "artifacts/a.zip", "home.json", "prefect/x", "usr/bin", "cache/x", "work/thesis"]
+)
 def test_a_folder_of_other_things_is_refused_and_left_as_it_was(made: str, tmp_path: Path) -> None:
     """MILL_HOME=/ and MILL_HOME=$HOME must not close and fill what is everybody's."""
-    for name in ("notes", made):
+    for name in ("reports", made):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("[]")
     tmp_path.chmod(0o755)

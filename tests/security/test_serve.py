@@ -26,7 +26,7 @@ from modelmill.services.chat_page import Access, chat_app, own_addresses
 from modelmill.services.engine_proxy import Limits
 from modelmill.services.impatient import ImpatientProtocol
 from modelmill.services.serving import private_folder
-from modelmill.tasks.errors import InputError
+from modelmill.tasks.errors import InputError, ResourceError
 from tests.chromium import needs_chromium, open_browser
 from tests.security.foreign import attacked, is_harmless
 from tests.servers import listening, serving
@@ -156,6 +156,13 @@ def test_a_connection_that_brings_no_request_is_closed(monkeypatch: pytest.Monke
             assert unfinished.recv(1) == b""
         with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}") as client:
             assert [client.get("/").json() for _ in range(2)] == ["done", "done"]
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://host:abc", "http://\x01", "notaurl", "ftp://x"])
+def test_an_address_that_is_none_is_one_sentence(address: str) -> None:
+    with pytest.raises((InputError, ResourceError)) as found:
+        ServedModel(address)
+    assert "\n" not in str(found.value)
 
 
 def test_mill_chat_takes_the_key_from_the_environment(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,21 @@ def test_a_port_in_use_is_named_with_its_option_and_nothing_is_left(
     require_port(port, "anything", "--port")
 
 
+def test_what_a_killed_start_left_is_no_stack(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that run, without the process of the deployments, which is started last."""
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    token = f"test-{os.getpid()}-{time.time_ns()}"
+    service = start(log, PARENT, token)
+    remember(tmp_path, service, token)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ResourceError, match="--prefect-port"):  # it starts anew, here as far as a port in use
+            start_stack(tmp_path, prefect_port=other.getsockname()[1], mlflow_port=0, ray_port=0)
+    assert not service.is_running() and with_token(token) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[]", b'{"token": 1}', b'{"services": [{"pid": "x"}]}'])
 def test_a_damaged_record_hides_no_process_from_down(tmp_path: Path, log: Path, content: bytes) -> None:
     token = f"test-{os.getpid()}-{time.time_ns()}"

@@ -149,6 +149,13 @@ def test_a_damaged_database_is_told_and_left_to_a_person(store: Store, name: str
         assert found.path == path and found.repair is None and "move it away" in found.remedy
 
 
+def test_what_runs_by_a_damaged_record_is_told(store: Store) -> None:
+    (store.home / "stack").mkdir()
+    (store.home / "stack" / "stack.json").write_text('{"services": [')
+    (found,) = Verification(store.home).findings()
+    assert "is damaged" in found.problem and "mill down" in found.remedy
+
+
 def test_a_marker_that_names_no_format_is_written_anew(store: Store) -> None:
     (store.home / "home.json").write_text("<html>")
     assert verified(store, repair=True) == [("home.json", "it names no format")]
