@@ -29,7 +29,13 @@ LAYOUT = Layout(data_shard=2)
 
 
 @pytest.fixture(scope="module")
-def compute(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compute]:
+def others() -> set[Socket]:
+    """What this process's earlier children listen on: the stack of another module's tests, for one."""
+    return listening(psutil.Process(), "tcp")
+
+
+@pytest.fixture(scope="module")
+def compute(tmp_path_factory: pytest.TempPathFactory, others: set[Socket]) -> Iterator[Compute]:
     compute = Compute(ComputeConfig(workers=2, device="cpu", layout=LAYOUT), tmp_path_factory.mktemp("home"))
     compute.start()
     yield compute
@@ -68,9 +74,9 @@ def test_a_local_ray_runs_no_command_of_those_without_its_token(compute: Compute
     assert not (tmp_path / "ran").exists()
 
 
-def test_no_part_of_a_local_ray_tells_its_metrics(compute: Compute) -> None:
+def test_no_part_of_a_local_ray_tells_its_metrics(compute: Compute, others: set[Socket]) -> None:
     answers = {}
-    for port in {each.port for each in listening(psutil.Process(), "tcp")}:
+    for port in {each.port for each in listening(psutil.Process(), "tcp") - others}:
         with contextlib.suppress(httpx.HTTPError):  # what speaks gRPC gives no answer
             answers[port] = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5, trust_env=False).status_code
     assert set(answers.values()) == {401}
