@@ -15,6 +15,7 @@ from modelmill.flows.look.rows import Filters, chosen, grouped, ledger, reason_c
 from modelmill.flows.look.shards import shards_of
 from modelmill.flows.look.stage import DataStage, data_stage
 from modelmill.flows.look.text import MAX_LINES, compared
+from modelmill.services.home import prepare_home
 from modelmill.tasks.files import write_json
 from modelmill.tasks.text.visible import visible
 
@@ -64,6 +65,7 @@ def write_stage(
 @pytest.fixture
 def line(home: Path) -> Path:
     """A run of three data stages, with a curate that failed and a pretrain that never began."""
+    prepare_home(home)
     pages = [page(number, host="a.example" if number % 3 else "sub.b.example") for number in range(30)]
     pages[1]["text"] = f"Keep this line of text.\nWrite to me@example.org for more of it.\nMenu\n{SCRIPT}\n{ESCAPE}"
     pages[2]["url"] = 'javascript:alert("2")'

@@ -22,6 +22,8 @@ from torch.distributed import HashStore, Store  # pyright: ignore[reportPrivateI
 EXIT_CODE = 7
 """As `WorkerLostError`: the work itself did not fail."""
 COMMUNICATION = "torch/distributed"
+COMPILERS = ("torch/_dynamo/convert_frame", "torch/_inductor/compile_fx")
+"""Modules on the stack of a thread while it compiles: the forward pass of a graph, and later its backward pass."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Watchdog:
         limit = max(self.seconds, 5 * self.longest)
         for beat in beats:
             before, moved, heard = self.changed.get(beat.rank, (beat, now, now))
-            if (beat.step, beat.phase) != (before.step, before.phase):
+            if (beat.step, beat.phase) != (before.step, before.phase) or beat.patient:
                 moved = now
             if beat.pulse != before.pulse:
                 heard = now
@@ -116,8 +118,10 @@ class Watchdog:
         own = [call for call in calls if "/modelmill/" in call.filename] or calls
         where = f"{Path(own[-1].filename).name}:{own[-1].lineno} {own[-1].name}" if own else "nowhere"
         waits = any(COMMUNICATION in call.filename for call in calls)
+        # A batch with new shapes compiles a graph anew at any step, for minutes on a busy machine.
+        patient = self.mine.patient or _is_compiling()
         self.pulse += 1
-        beat = replace(self.mine, pulse=self.pulse, waits=waits, where=where)
+        beat = replace(self.mine, patient=patient, pulse=self.pulse, waits=waits, where=where)
         self.store.set(_key(beat.rank), json.dumps(asdict(beat)))
 
     def _read(self, rank: int) -> Beat:
@@ -132,6 +136,15 @@ def _key(rank: int) -> str:
 def _progress(beat: Beat) -> tuple[int, bool]:
     """Orders ranks by how far they are; of those at one step, who waits in a collective is ahead of who does not."""
     return beat.step, beat.waits
+
+
+def _is_compiling() -> bool:
+    """Whether any thread compiles; autograd's own threads compile the backward pass on an accelerator."""
+    for frame in sys._current_frames().values():
+        while frame := frame.f_back:
+            if any(module in frame.f_code.co_filename for module in COMPILERS):
+                return True
+    return False
 
 
 def _names(beats: list[Beat]) -> str:

@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -82,6 +83,26 @@ def test_a_slow_run_gets_more_time() -> None:
     assert watchdog.judge([beat], 0.0) is None
     assert watchdog.judge([replace(beat, pulse=1)], 100.0) is None
     assert watchdog.judge([replace(beat, pulse=2)], 151.0) is not None
+
+
+def test_a_step_that_compiles_takes_what_it_likes_and_the_time_counts_from_its_end() -> None:
+    watchdog = Watchdog(HashStore(), 0, 1, 40, end_process)
+    watchdog.beat(3)
+    heard: list[Beat] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        watchdog._write()  # pyright: ignore[reportPrivateUsage]
+        heard.append(watchdog._read(0))  # pyright: ignore[reportPrivateUsage]
+        return graph.forward
+
+    torch.compile(torch.sin, backend=compiler)(torch.ones(1))
+    watchdog._write()  # pyright: ignore[reportPrivateUsage]
+    heard.append(watchdog._read(0))  # pyright: ignore[reportPrivateUsage]
+    assert [beat.patient for beat in heard] == [True, False]
+    assert watchdog.judge(heard[:1], 0.0) is None
+    assert watchdog.judge([replace(heard[0], pulse=3)], 200.0) is None
+    assert watchdog.judge([replace(heard[1], pulse=4)], 230.0) is None
+    assert watchdog.judge([replace(heard[1], pulse=5)], 241.0) is not None
 
 
 if __name__ == "__main__":
