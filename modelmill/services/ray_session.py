@@ -86,6 +86,22 @@ def start_ray(home: Path, num_cpus: int) -> None:
     assert is_loopback(ray.util.get_node_ip_address()), "CLOSED_TO_OTHERS is in the environment before Ray is imported"
 
 
+def start_cluster(home: Path, **node: Any) -> Any:
+    """A Ray cluster on this machine (`ray.cluster_utils.Cluster`) with one node, and room for more of `add_node`.
+
+    Ray writes the address of such a cluster into a folder where all its programs look for one, if that is there.
+    Here it is the command's own.
+    """
+    from ray.cluster_utils import Cluster
+
+    use_token_of(home)
+    folder = own_folder(home)
+    os.environ["RAY_TMPDIR"] = str(folder)
+    (folder / "ray").mkdir(exist_ok=True)
+    place = {"node_ip_address": LOOPBACK, "temp_dir": str(folder)}
+    return Cluster(initialize_head=True, head_node_args=node | place)
+
+
 def join_ray(home: Path, *, of_stack: bool) -> None:
     """Join the cluster of RAY_ADDRESS, which may be that of this home's own stack.
 

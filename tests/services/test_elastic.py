@@ -13,8 +13,7 @@ import pytest
 from modelmill.services import gang
 from modelmill.services.compute import Compute, ComputeConfig
 from modelmill.services.elastic import fallback_layouts
-from modelmill.services.ray_session import use_token_of
-from modelmill.services.scratch import own_folder
+from modelmill.services.ray_session import start_cluster
 from modelmill.tasks.journal import Journal, read_events
 from modelmill.tasks.lm.data import Batch, RowBatches
 from modelmill.tasks.lm.parallel.layout import Layout
@@ -48,11 +47,8 @@ def test_copies_go_before_shards_and_only_divisors_are_taken() -> None:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A Ray cluster of one node with one core."""
-    from ray.cluster_utils import Cluster
-
-    use_token_of(tmp_path)
-    place = {"node_ip_address": "127.0.0.1", "temp_dir": str(own_folder(tmp_path))}
-    cluster = Cluster(initialize_head=True, head_node_args=NODE | place)
+    monkeypatch.setenv("RAY_TMPDIR", "")  # to have it restored
+    cluster = start_cluster(tmp_path, **NODE)
     monkeypatch.setenv("RAY_ADDRESS", str(cluster.address))
     yield cluster
     cluster.shutdown()

@@ -22,8 +22,7 @@ from modelmill.flows.benches.dedup import generated_texts, stage_context
 from modelmill.flows.benches.measured import Measured, check_place
 from modelmill.flows.environment import mill_home
 from modelmill.services.compute import Compute, ComputeConfig
-from modelmill.services.ray_session import use_token_of
-from modelmill.services.scratch import own_folder
+from modelmill.services.ray_session import start_cluster
 from modelmill.tasks.dedup.config import Config
 from modelmill.tasks.dedup.stage import run
 from modelmill.tasks.files import file_digest, value_digest, write_output
@@ -115,14 +114,10 @@ def _cluster(nodes: int) -> Any:
     """A Ray cluster of several raylets with one core each on this machine, or None for one node."""
     if nodes == 1:
         return None
-    from ray.cluster_utils import Cluster
-
-    use_token_of(mill_home())
-    arguments: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.1"}
-    arguments["temp_dir"] = str(own_folder(mill_home()))
-    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    node = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    cluster = start_cluster(mill_home(), **node)
     for _ in range(nodes - 1):
-        cluster.add_node(**arguments)
+        cluster.add_node(**node)
     os.environ["RAY_ADDRESS"] = str(cluster.address)
     return cluster
 
