@@ -236,13 +236,16 @@ def _checked(model: type[Any], values: dict[str, Any], where: str) -> Any:
 
 
 def _explained(item: Any, model: type[Any], where: str) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+    # Of a field that may be one of several types pydantic also names the type, as in `literal['fit']`.
+    place = ".".join(str(part) for part in item["loc"] if "[" not in str(part) or item["type"] == "extra_forbidden")
     if item["type"] == "extra_forbidden":
         return (
             f"{where}: unknown key {place!r}{_did_you_mean(str(item['loc'][-1]), _known_keys(model, item['loc'][:-1]))}"
         )
     if item["type"] == "missing":
         return f"{where}: {place} is required and has no default"
+    if item["type"] == "value_error":
+        return f"{where}: {place}{': ' if place else ''}{item['ctx']['error']}"
     return f"{where}: {place}: {item['msg']}, found {_shown(item['input'])}"
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from modelmill.tasks.journal import Journal
 
@@ -15,6 +15,12 @@ SCORES = "scores"
 # Parts of an artifact that document how it was made (dropped rows, raw crawl records with their
 # times of day, plots, scores before thresholds). They are kept, but do not enter the digest that downstream keys use.
 EVIDENCE = ("dropped", "warc", "report", SCORES)
+
+# What many settings are; pydantic refuses others, and Prefect's forms show the limits.
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class StageConfig(BaseModel):

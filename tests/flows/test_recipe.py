@@ -1,11 +1,15 @@
 import json
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 
 from modelmill.flows.recipe import CONFIGS, load_compute, load_line, load_recipe, recipe_names
-from modelmill.services.identity import identity_config
+from modelmill.services.identity import config_class, identity_config
+from modelmill.tasks.catalog import STAGES
 from modelmill.tasks.errors import RecipeError
 from modelmill.tasks.files import value_digest
 
@@ -74,6 +78,53 @@ def test_a_stage_may_repeat_under_ids_of_its_own_and_takes_the_latest_input() ->
 def test_an_override_that_fits_nothing_is_refused(override: str) -> None:
     with pytest.raises(RecipeError):
         load_recipe("demo", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("clean.gopher.min_words=-5", "gopher.min_words: Input should be greater than or equal to 0, found -5"),
+        ("clean.repetition.max_duplicate_lines=1.5", "less than or equal to 1, found 1.5"),
+        ("pretrain.mixture={a: -1}", "mixture.a: Input should be greater than or equal to 0, found -1"),
+        ("pretrain.mixture={a: 0}", "mixture: found {'a': 0.0}; expected a weight above 0 for at least one domain"),
+        ("pretrain.batch_ramp=[[10, 0]]", "batch_ramp.0.1: Input should be greater than 0, found 0"),
+        ("anneal.total_tokens=null", "stage anneal: found total_tokens None and 0 phases; expected one of the two"),
+    ],
+)
+def test_a_senseless_value_is_refused_by_its_name(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe("demo", [override])
+
+
+def test_every_number_of_a_recipe_has_limits() -> None:
+    """In all models of the stages; a mapping's and a list's numbers have theirs too."""
+
+    def is_free(annotation: Any, metadata: Sequence[Any] = ()) -> bool:
+        if annotation in (int, float):
+            return not metadata
+        if get_origin(annotation) is Annotated:
+            kind, *own = get_args(annotation)
+            return is_free(kind, own)
+        return any(is_free(part, metadata) for part in get_args(annotation))
+
+    def free(model: type[BaseModel]) -> Iterator[str]:
+        for name, info in model.model_fields.items():
+            if is_free(info.annotation, info.metadata):
+                yield f"{model.__module__}.{model.__name__}.{name}"
+            for part in _models(info.annotation):
+                yield from free(part)
+
+    # Its own validator refuses negative weights.
+    assert {name for stage in STAGES for name in free(config_class(stage))} == {
+        "modelmill.tasks.curate.config.Mixture.weights"
+    }
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def test_an_entry_of_a_list_is_set_by_its_name() -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from modelmill.tasks.lm.settings import LayerSettings
-from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.stage import Share, StageConfig
 from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
 
@@ -22,7 +22,7 @@ class TrainingConfig(LayerSettings):
     "Passes over the data (Eurus 1, dots.llm1 2)."
     weight_decay: float = Field(default=0.0, ge=0)
     "Decoupled weight decay of matrices."
-    micro_batch_rows: int | None = None
+    micro_batch_rows: int | None = Field(default=None, gt=0)
     "Rows per forward pass (gradient accumulation); none: the whole batch at once. Pipelines take the layout's."
     precision: Literal["fp32", "bf16"] = "fp32"
     "bf16: autocast over fp32 weights (GPUs). No fp8: a preference is compared with what the reference was measured to "
@@ -101,7 +101,7 @@ class SuiteCheck(StageConfig):
 class Config(StageConfig):
     """The align stage."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     "Decides problems, batches and samples."
     families: tuple[str, ...] = ("arithmetic", "sorting", "counting", "edits", "formats", "python")
     "Task families whose answers a program verifies (modelmill.tasks.verify.families)."
@@ -133,7 +133,7 @@ class Config(StageConfig):
     "Held-out problems that choose between models."
     test_problems: int = Field(default=600, gt=0)
     "Held-out problems that only measure; their accuracies are reported."
-    loss_share: tuple[float, float] = (0.02, 0.6)
+    loss_share: tuple[Share, Share] = (0.02, 0.6)
     "Bounds of the share of tokens under the supervised loss; outside them the stage stops (an all-ones mask is 1)."
 
 

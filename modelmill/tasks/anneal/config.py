@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from modelmill.tasks.lm.plan import Weights
 from modelmill.tasks.lm.settings import NeedleConfig, OptimizerConfig, TrainSettings
 from modelmill.tasks.stage import StageConfig
 
@@ -17,7 +18,7 @@ class AnnealPhase(StageConfig):
     "Learning rate at its end (dots.llm1: 3e-5, then 1e-5)."
     decay_shape: Literal["linear", "sqrt", "cosine", "exponential"] = "linear"
     "How the learning rate falls."
-    mixture: dict[str, float] | None = None
+    mixture: Weights | None = None
     "Weight of each domain; none: that of the phase before, of the stage in the first."
 
 
@@ -35,7 +36,7 @@ class InstructionData(StageConfig):
 class Config(StageConfig):
     """The decay of WSD: learning rate to zero (or to final_ratio), in one stretch or in phases [dots.llm1]."""
 
-    seed: int = 3
+    seed: int = Field(default=3, ge=0)
     "Seed of the data order."
     total_tokens: int | None = Field(default=None, gt=0)
     "Tokens to train on: about a tenth of pretraining's [MiniCPM]; none: those of the phases."
@@ -51,7 +52,7 @@ class Config(StageConfig):
     "Tokens per step; none: two rows."
     sequence_length: int | None = Field(default=None, gt=0)
     "Tokens per row; none: that of the checkpoint."
-    mixture: dict[str, float] | None = None
+    mixture: Weights | None = None
     "Weight of each domain, the best data up; none: that of the tokens."
     packing: Literal["best_fit", "stream"] = "best_fit"
     "How documents are laid into rows."

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from modelmill.tasks.errors import InputError
 from modelmill.tasks.files import file_digest
-from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.stage import Amount, Count, Positive, Share, StageConfig
 
 
 class UrlRules(StageConfig):
@@ -30,20 +30,20 @@ class GopherQuality(StageConfig):
     """Document statistics of Rae et al. 2021 (Gopher), table A1 and section A.1.1; null switches one off."""
 
     enabled: bool = True
-    min_words: int | None = 50
+    min_words: Count | None = 50
     """Words that are not only punctuation."""
-    max_words: int | None = 100_000
-    min_mean_word_length: float | None = 3
-    max_mean_word_length: float | None = 10
-    max_symbol_word_ratio: float | None = 0.1
+    max_words: Count | None = 100_000
+    min_mean_word_length: Amount | None = 3
+    max_mean_word_length: Amount | None = 10
+    max_symbol_word_ratio: Amount | None = 0.1
     """Hash signs per word, and ellipses per word, each."""
-    max_bullet_lines: float | None = 0.9
+    max_bullet_lines: Share | None = 0.9
     """Share of lines that begin with a bullet or a hyphen."""
-    max_ellipsis_lines: float | None = 0.3
+    max_ellipsis_lines: Share | None = 0.3
     """Share of lines that end with an ellipsis."""
-    min_alphabetic_words: float | None = 0.8
+    min_alphabetic_words: Share | None = 0.8
     """Share of words with at least one letter."""
-    min_stop_words: int | None = 2
+    min_stop_words: Count | None = 2
     """Different stop words of the document's language; languages without a list are not judged."""
 
 
@@ -51,13 +51,13 @@ class GopherRepetition(StageConfig):
     """Repetition within a document (Rae et al. 2021, table A1); null or a missing length switches one off."""
 
     enabled: bool = True
-    max_duplicate_paragraphs: float | None = 0.3
-    max_duplicate_paragraph_characters: float | None = 0.2
-    max_duplicate_lines: float | None = 0.3
-    max_duplicate_line_characters: float | None = 0.2
-    max_top_ngram_characters: dict[int, float] = Field(default={2: 0.2, 3: 0.18, 4: 0.16})
+    max_duplicate_paragraphs: Share | None = 0.3
+    max_duplicate_paragraph_characters: Share | None = 0.2
+    max_duplicate_lines: Share | None = 0.3
+    max_duplicate_line_characters: Share | None = 0.2
+    max_top_ngram_characters: dict[Positive, Share] = Field(default={2: 0.2, 3: 0.18, 4: 0.16})
     """Words → share of characters covered by the most frequent n-gram."""
-    max_duplicate_ngram_characters: dict[int, float] = Field(
+    max_duplicate_ngram_characters: dict[Positive, Share] = Field(
         default={5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
     )
     """Words → share of characters in n-grams that occurred before."""
@@ -69,10 +69,10 @@ class C4(StageConfig):
     enabled: bool = True
     require_terminal_punctuation: bool = True
     """Remove lines that do not end in . ? ! or a quotation mark. FineWeb leaves this off: it costs 30 % of tokens."""
-    min_words_per_line: int | None = 3
-    max_word_length: int | None = 1000
+    min_words_per_line: Count | None = 3
+    max_word_length: Count | None = 1000
     """Remove lines with a longer word."""
-    min_sentences: int | None = 5
+    min_sentences: Count | None = 5
     """Drop pages with fewer sentences in the lines that stay."""
     remove_citations: bool = True
     """Take out [1], [edit] and [citation needed]."""
@@ -87,13 +87,13 @@ class FineWeb(StageConfig):
     """FineWeb's own rules (Penedo et al. 2024, section 3.6); null switches one off."""
 
     enabled: bool = True
-    min_line_punctuation: float | None = 0.12
+    min_line_punctuation: Share | None = 0.12
     """Share of lines that end in a sentence mark."""
-    max_short_lines: float | None = 0.67
-    short_line_length: int = 30
+    max_short_lines: Share | None = 0.67
+    short_line_length: Count = 30
     """Characters up to which a line is short."""
-    max_duplicate_line_characters: float | None = 0.01
-    max_newlines_per_word: float | None = 0.3
+    max_duplicate_line_characters: Share | None = 0.01
+    max_newlines_per_word: Amount | None = 0.3
 
 
 class DenseDomains(StageConfig):
@@ -114,15 +114,15 @@ class RefinedWeb(StageConfig):
     """Lines of page furniture (Penedo et al. 2023, appendix G.2), removed before C4's rules; off by default."""
 
     enabled: bool = False
-    max_upper_case: float | None = 0.5
+    max_upper_case: Share | None = 0.5
     """Share of upper-case letters above which a line goes ("mainly composed of", in the paper)."""
     remove_numerals: bool = True
     remove_single_words: bool = True
     remove_furniture: bool = True
     """Remove short lines that clean/data/line_furniture.txt names: counters, navigation."""
-    furniture_words: int = 10
+    furniture_words: Count = 10
     """Words up to which a line is looked up there."""
-    max_removed_words: float | None = 0.05
+    max_removed_words: Share | None = 0.05
     """Share of a page's words in removed lines above which the page is dropped."""
 
 
@@ -134,7 +134,7 @@ class RepeatedLines(StageConfig):
     """Words, compared without their digits."""
     max_coverage: float = Field(default=0.8, ge=0, le=1)
     """Share of a line's words in n-grams of earlier lines above which it goes."""
-    min_words: int = 12
+    min_words: Count = 12
     """Shorter lines stay: names, headings and rows of tables repeat for good reasons."""
 
 
@@ -144,7 +144,7 @@ class Diffs(StageConfig):
     enabled: bool = True
     max_changed_lines: float = Field(default=0.3, ge=0, le=1)
     """Share of lines that begin with + or -, in a page with a patch's hunk, above which it is dropped."""
-    min_wiki_line_numbers: int = 2
+    min_wiki_line_numbers: Count = 2
     """Headings such as "Line 12:" from which a page that names two revisions is dropped."""
 
 
@@ -185,7 +185,7 @@ class Safety(StageConfig):
     enabled: bool = True
     max_density: float = Field(default=0.005, ge=0)
     """Unsafe words per word of the page, from which it is dropped."""
-    min_count: int = 3
+    min_count: Count = 3
     """A page with fewer unsafe words than this is not dropped for their density."""
     max_score: float | None = Field(default=None, ge=0, le=1)
     """Drop pages whose `safety_score` (clean/data/safety_score.json) is higher, 0 to 1; null only scores."""

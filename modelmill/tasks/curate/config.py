@@ -200,7 +200,7 @@ class Config(StageConfig):
     """Share of documents held out for validation, drawn by a hash of their id."""
     min_validation_documents: int = Field(default=2, ge=1, json_schema_extra={"after_scores": True})
     """At least this many of each domain are held out (but never more than half of it)."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Salt of the hash that draws the split, the folds and the training sample."""
 
     @field_validator("domains")

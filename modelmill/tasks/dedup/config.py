@@ -35,7 +35,7 @@ class MinHash(StageConfig):
     unspaced_scripts: Literal["characters", "jieba"] = "characters"
     """What a word is in scripts written without spaces: each character, or (Chinese) a word found by jieba as in
     dots.llm1, which is some hundred times slower."""
-    seed: int = 1
+    seed: int = Field(default=1, ge=0)
 
 
 class Passages(StageConfig):

@@ -146,7 +146,7 @@ class Config(StageConfig):
     tasks: tuple[HarnessTask, ...] = (HarnessTask(task="python-library", limit=120),)
     """Tasks that lm-eval runs."""
     contamination: Contamination | None = Contamination()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of the held-out prompts."""
 
 

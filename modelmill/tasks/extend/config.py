@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from modelmill.tasks.lm.knots import KnotsConfig
+from modelmill.tasks.lm.plan import Weights
 from modelmill.tasks.lm.settings import NeedleConfig, OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import RopeScaling
-from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.stage import Amount, Share, StageConfig
 
 
 class ExtendStep(StageConfig):
@@ -29,12 +30,12 @@ class ExtendStep(StageConfig):
 class Gates(StageConfig):
     """What must hold before the next step (Llama 3.1 §3.4.2)."""
 
-    short_tolerance: float | Literal["noise"] = 0.01
+    short_tolerance: Amount | Literal["noise"] = 0.01
     "Bits per byte at the length before extension may be worse by this share; noise: by two standard errors of the "
     "difference, measured over the held-out windows before and after."
     needle_accuracy: float = Field(default=1.0, ge=0, le=1)
     "Least share of facts found, over all lengths up to the new one and all depths (Llama 3.1: all)."
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    depths: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     "Where facts are hidden: 0 at the start, 1 at the end."
     num_samples: int = Field(default=8, gt=0)
     "Facts per length and depth."
@@ -56,7 +57,7 @@ class LongDocuments(StageConfig):
 class Config(StageConfig):
     """Context extension, at a constant learning rate [dots.llm1 §4.3] unless `decay_share` is given."""
 
-    seed: int = 2
+    seed: int = Field(default=2, ge=0)
     "Seed of the data order and the facts."
     steps: tuple[ExtendStep, ...] = Field(min_length=1)
     "Growing lengths; Llama 3.1 took six."
@@ -69,7 +70,7 @@ class Config(StageConfig):
     "model. The next step begins with the whole rate."
     batch_tokens: int | None = Field(default=None, gt=0)
     "Tokens per optimiser step; none: two rows of the step."
-    mixture: dict[str, float] | None = None
+    mixture: Weights | None = None
     "Weight of each domain; none: that of the tokens."
     long_documents: LongDocuments = LongDocuments()
     "Which documents count as long, and how often they come."

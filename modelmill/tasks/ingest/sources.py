@@ -100,7 +100,7 @@ class DocumentationSource(CrawlRules):
     kind: Literal["documentation"]
     packages: DocumentationPackages = (STANDARD_LIBRARY, *_SCIENTIFIC_PACKAGES)
     """Installed packages; `stdlib` is the whole standard library, and one of its modules may be named alone."""
-    depth: int = 3
+    depth: int = Field(default=3, ge=0)
     politeness: Politeness = Field(
         default=Politeness(
             requests_per_second=10_000,
@@ -121,7 +121,7 @@ class FoldersSource(CrawlRules):
     sites: tuple[FolderSite, ...] = Field(min_length=1)
     exclude: tuple[str, ...] = ()
     """Regular expressions; a URL in which one is found is not fetched."""
-    depth: int = 8
+    depth: int = Field(default=8, ge=0)
     politeness: Politeness = Field(
         default=Politeness(requests_per_second=10_000, connections_per_host=4, backoff_seconds=0.1),
         json_schema_extra={"placement": True},

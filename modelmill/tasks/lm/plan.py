@@ -2,19 +2,29 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from modelmill.tasks.lm.schedule import Schedule
-from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.stage import Amount, Count, Positive, StageConfig
 
 Value = TypeVar("Value")
-Ramp = tuple[tuple[int, int], ...]
+
+
+def _with_some(weights: dict[str, float]) -> dict[str, float]:
+    if not any(weights.values()):
+        raise ValueError(f"found {weights}; expected a weight above 0 for at least one domain")
+    return weights
+
+
+Weights = Annotated[dict[str, Amount], AfterValidator(_with_some)]
+"""Weight of each domain, in any unit; a domain that is left out has none."""
+Ramp = tuple[tuple[Count, Positive], ...]
 """Pairs (from this many tokens on, value), rising in tokens: a batch or sequence-length ramp."""
-RopeRamp = tuple[tuple[int, float], ...]
+RopeRamp = tuple[tuple[Count, Annotated[float, Field(gt=0)]], ...]
 """Pairs (from this many tokens on, rotary base)."""
-MixtureRamp = tuple[tuple[int, dict[str, float]], ...]
+MixtureRamp = tuple[tuple[Count, Weights], ...]
 """Pairs (from this many tokens on, weight of each domain)."""
 
 

@@ -14,11 +14,11 @@ class OptimizerConfig(StageConfig):
     kind: Literal["adamw", "muon"] = "adamw"
     "muon: hidden matrices (each expert its own) by Muon at AdamW's update size (arXiv:2502.16982), so that a learning "
     "rate carries over; embeddings, head, norms and routers stay with AdamW."
-    beta1: float = 0.9
+    beta1: float = Field(default=0.9, ge=0, lt=1)
     "AdamW: decay of the first moment."
-    beta2: float = 0.95
+    beta2: float = Field(default=0.95, ge=0, lt=1)
     "AdamW: decay of the second moment."
-    eps: float = 1e-8
+    eps: float = Field(default=1e-8, gt=0)
     "AdamW: added to the root of the second moment."
     momentum: float = Field(default=0.95, ge=0, lt=1)
     "Muon: decay of the (Nesterov) momentum."
@@ -32,7 +32,7 @@ class OptimizerConfig(StageConfig):
     "Whether the weight decay also takes from the embedding and the output head."
     clip_norm: float = Field(default=1.0, gt=0)
     "Gradients are scaled down to this global norm."
-    mup_base_width: int | None = None
+    mup_base_width: int | None = Field(default=None, gt=0)
     "muP (arXiv:2203.03466): learning rate of hidden matrices times base width / width (its root for Muon, by the "
     "spectral condition of arXiv:2310.17813); none: one rate for all."
 
@@ -126,7 +126,7 @@ class LayerSettings(StageConfig):
 class TrainSettings(LayerSettings):
     """What does not belong to the plan: numerics, logging, saving."""
 
-    micro_batch_rows: int | None = None
+    micro_batch_rows: int | None = Field(default=None, gt=0)
     "Rows per forward pass (gradient accumulation); none: the whole batch. Pipelines take the layout's."
     precision: Precision = "fp32"
     "bf16: autocast over fp32 weights (GPUs). fp8: beside that, the matrices of attention, dense feed-forward layers "
@@ -134,7 +134,7 @@ class TrainSettings(LayerSettings):
     "and more, with `compile`)."
     log_every_steps: int = Field(default=10, gt=0)
     "Steps averaged into one line of the curve."
-    validate_every_tokens: int | None = None
+    validate_every_tokens: int | None = Field(default=None, gt=0)
     "Tokens between validations inside the run; one is always made before and after."
     checkpoint_every_steps: int = Field(default=100, gt=0)
     "Steps between training states that a killed run continues from."
@@ -142,14 +142,14 @@ class TrainSettings(LayerSettings):
     "Newest training states kept in the workspace."
     keep_every_tokens: int | None = Field(default=None, gt=0, json_schema_extra={"placement": True})
     "Of every so many tokens one training state is kept beside the newest ones; none: only these."
-    snapshot_every_tokens: int | None = None
+    snapshot_every_tokens: int | None = Field(default=None, gt=0)
     "Tokens between weight snapshots that are kept to the end (for averaging); none: no snapshots."
-    snapshot_from_tokens: int = 0
+    snapshot_from_tokens: int = Field(default=0, ge=0)
     "No snapshot before this many tokens."
     num_pieces: int = Field(default=1, gt=0)
     "CPU only. Parts of a batch that threads compute side by side, one thread each. The result does not "
     "depend on the number of threads then; with one piece, torch's threads share each operation."
-    num_threads: int | None = Field(default=None, json_schema_extra={"placement": True})
+    num_threads: int | None = Field(default=None, gt=0, json_schema_extra={"placement": True})
     "Threads of this process; none: all cores. One each when several runs share a machine."
     balance: ExpertBalance = ExpertBalance()
     "Mixture of experts only: how the load of experts is kept even."

@@ -10,17 +10,17 @@ from modelmill.tasks.stage import StageConfig
 class Experts(StageConfig):
     """The mixture of experts of a dots.llm1 (arXiv:2506.05767 §2): sigmoid router, shared and routed experts."""
 
-    num_routed: int
+    num_routed: int = Field(gt=0)
     "Experts that the router chooses from."
-    num_shared: int = 2
+    num_shared: int = Field(default=2, ge=0)
     "Experts that every token passes."
-    top_k: int = 6
+    top_k: int = Field(default=6, gt=0)
     "Routed experts per token."
-    intermediate_size: int
+    intermediate_size: int = Field(gt=0)
     "Width of one expert's feed-forward layer."
-    first_dense_layers: int = 1
+    first_dense_layers: int = Field(default=1, ge=0)
     "Layers at the bottom with a plain feed-forward layer."
-    routed_scaling_factor: float = 2.5
+    routed_scaling_factor: float = Field(default=2.5, gt=0)
     "Factor on the sum of the chosen experts."
 
 

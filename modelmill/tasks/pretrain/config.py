@@ -4,12 +4,12 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from modelmill.tasks.lm.plan import MixtureRamp, Ramp, RopeRamp
+from modelmill.tasks.lm.plan import MixtureRamp, Ramp, RopeRamp, Weights
 from modelmill.tasks.lm.presets import SHAPES
 from modelmill.tasks.lm.schedule import Phase
 from modelmill.tasks.lm.settings import InitialisationConfig, OptimizerConfig, TrainSettings
 from modelmill.tasks.lm.shape import Experts
-from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.stage import Share, StageConfig
 
 SIZES = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "intermediate_size")
 _OF_A_PRESET = (*SIZES, "head_dim", "experts", "norm_eps", "rope_theta", "tie_embeddings")
@@ -57,7 +57,7 @@ class ShapeOverride(StageConfig):
 class Config(StageConfig):
     """The stable part of WSD: the decay is left to anneal."""
 
-    seed: int = 1
+    seed: int = Field(default=1, ge=0)
     "Seed of weights, data order and mixture."
     shape: ShapeOverride | None = None
     "Model sizes; none: the fit's choice."
@@ -87,7 +87,7 @@ class Config(StageConfig):
     "The same in steps."
     cosine_steps: int | None = Field(default=None, gt=0)
     "cosine only: steps of the whole curve, where it is longer than the run [Llama 3.1]; none: it ends with the run."
-    milestones: tuple[tuple[float, float], ...] = ((0.8, 0.316), (0.9, 0.1))
+    milestones: tuple[tuple[Share, Share], ...] = ((0.8, 0.316), (0.9, 0.1))
     "multi_step only: (share of all tokens, ratio of the peak from there on) [DeepSeek]."
     phases: tuple[Phase, ...] = ()
     "phases only: a chain of learning rates; their tokens are the run's."
@@ -101,7 +101,7 @@ class Config(StageConfig):
     "Where the run itself does not decay: branch off a short decay, measure it against the fit's forecast, drop it."
     forecast_decay_share: float | None = Field(default=None, gt=0, lt=1)
     "Share of the tokens over which that branch decays; none: as in the scaling proxies."
-    mixture: dict[str, float] | Literal["fit"] | None = None
+    mixture: Weights | Literal["fit"] | None = None
     "Weight of each domain; fit: the one that scaling found (scaling.mixtures); none: the mixture that curate made."
     mixture_ramp: MixtureRamp = ()
     "Changes of the mixture: (from tokens, weight of each domain)."

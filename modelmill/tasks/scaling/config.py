@@ -3,7 +3,7 @@
 from pydantic import Field, model_validator
 
 from modelmill.tasks.lm.settings import InitialisationConfig, OptimizerConfig
-from modelmill.tasks.stage import StageConfig
+from modelmill.tasks.stage import Positive, StageConfig
 from modelmill.tasks.suites.reader import suite_digest, suite_name, suite_path
 
 
@@ -40,7 +40,7 @@ class Config(StageConfig):
     """FLOP budgets at which they are tried, the smallest first; with two or more the law over compute is fitted."""
     learning_rate_compute_exponent: float = Field(default=0.0, ge=-1, le=1)
     """Power of the FLOPs by which the rate changes, where not fitted (DeepSeek measured -0.125)."""
-    batch_sizes: tuple[int, ...] = ()
+    batch_sizes: tuple[Positive, ...] = ()
     """Tokens per step to compare at the middle size and every budget; from three on, the batch-size laws are fitted."""
     batch_from_law: bool = False
     """The choice takes the law's batch for its compute; its forecast stays that for `batch_tokens`, and is too high."""
@@ -70,7 +70,7 @@ class Config(StageConfig):
     """Fit with Huber weights, so that single odd runs count less."""
     bootstrap_copies: int = Field(default=200, ge=20)
     """Refits behind the intervals."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of initialisation, data order and bootstrap."""
 
     @model_validator(mode="after")

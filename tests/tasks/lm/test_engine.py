@@ -28,6 +28,7 @@ from tests.tasks.lm.tiny_run import PLAN, SHAPE, run
     "compile",
     [pytest.param(False, id="eager"), pytest.param(True, id="compiled", marks=needs_compiler)],
 )
+@pytest.mark.timeout(900)  # four runs that compile, on a busy machine
 def test_a_killed_run_ends_with_the_same_bits(compile: bool, tokens_folder: Path, tmp_path: Path) -> None:
     digest, whole = run(tokens_folder, tmp_path / "whole", compile=compile)
     command = [sys.executable, "-m", "tests.tasks.lm.tiny_run", tokens_folder, tmp_path / "killed", "1", "10"]
