@@ -89,14 +89,20 @@ def newest_build(stage: dict[str, Any], run_time: float) -> dict[str, Any] | Non
 
 
 def read_line(home: Path, name: str | None = None) -> dict[str, Any]:
-    """The newest run of the named recipe, or of any.
+    """The newest run of the named recipe, or of the one that ran last.
 
     Raises:
         InputError: nothing was run in this home, or its record cannot be read.
     """
-    for known in [name] if name else line_names(home):
+    names = [name] if name else line_names(home)[:1]
+    for known in names:
         if record := read_record(line_file(home, known), Run) or read_record(complete_file(home, known), Run):
             return record
+        if line_file(home, known).exists():
+            raise InputError(
+                f"the record of the newest run of {known} cannot be read. Run that recipe again, which reuses what is "
+                "finished; or name another recipe."
+            )
     what = f"recipe {name}" if name else "any recipe"
     raise InputError(f"no run of {what} is recorded under {home}. Start one with `mill run RECIPE`.")
 

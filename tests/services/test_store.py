@@ -219,8 +219,11 @@ def test_an_unreadable_record_counts_as_absent_and_is_said_once(
     assert store.damage(other) == []
     assert read_line(tmp_path)["stages"][0]["key"] == made["key"]  # of the newest complete run
     (tmp_path / "lines" / "complete" / "demo.json").write_bytes(damage)
-    with pytest.raises(InputError, match="no run of any recipe"):
+    save_run(tmp_path, "other", view(other))
+    (tmp_path / "latest").write_text("demo")
+    with pytest.raises(InputError, match="the newest run of demo cannot be read"):  # and not what another recipe made
         read_line(tmp_path)
+    assert read_line(tmp_path, "other")["stages"][0]["key"] == other["key"]
     lines = [line.getMessage() for line in caplog.records if str(made["key"]) in line.getMessage()]
     assert len(lines) == 1 and "counts as absent" in lines[0] and "\n" not in lines[0]
     # Anything else where the manifest of a complete output would be is not taken for one.
