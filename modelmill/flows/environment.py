@@ -80,5 +80,10 @@ def prepare_environment(home: Path) -> None:
     os.environ.setdefault(USER_UMASK, f"{before:03o}")
     if os.access(home, os.W_OK):  # a home on a read-only disk can be looked at
         # Prefect warns at import about a home that it cannot create inside a folder that is not there yet.
-        (home / "prefect").mkdir(parents=True, exist_ok=True)
+        try:
+            (home / "prefect").mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise ResourceError(
+                f"{home / 'prefect'} is a file, and Prefect keeps a folder there: move it away"
+            ) from error
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -79,7 +79,13 @@ def _agreed(console: Console, found: Survey, as_json: bool) -> bool:
         )
     # MLflow's import leaves a handler under which a read goes on after Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return console.input(f"Remove {what}? [y/N] ", markup=False).strip().lower() == "y"
+    answer = ""
+    try:
+        answer = console.input(f"Remove {what}? [y/N] ", markup=False).strip().lower()
+    finally:
+        if answer != "y":
+            console.print("Nothing was removed.", highlight=False)
+    return answer == "y"
 
 
 def _counted(number: int, noun: str) -> str:
@@ -122,9 +128,15 @@ def verify_home(console: Console, recipe: str | None, everything: bool, repair: 
     if not findings and not as_json:
         console.print(
             f"all files of {_counted(checked.num_artifacts, 'artifact')} ({checked.num_bytes / 1e6:.1f} MB) and all "
-            "records are as they were written",
+            f"records are as they were written{_of_others(checked)}",
             highlight=False,
         )
+
+
+def _of_others(checked: Verification) -> str:
+    if not checked.num_unread:
+        return ""
+    return f"; {_counted(checked.num_unread, 'artifact')} of other runs not read: `mill verify --all` reads all"
 
 
 def _sentence(finding: Finding, repaired: bool) -> str:

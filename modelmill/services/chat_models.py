@@ -14,6 +14,8 @@ import httpx
 from modelmill.services.model_folder import example_questions, find_model_folder, model_name
 from modelmill.tasks.errors import InputError, ResourceError
 from modelmill.tasks.evaluate.end_tokens import end_token_ids
+from modelmill.tasks.placeholders import redacted
+from modelmill.tasks.text.visible import visible_line
 
 Message = dict[str, str]
 
@@ -126,6 +128,12 @@ class ServedModel:
     """A model behind an OpenAI-compatible server such as the one that `mill serve` starts; MILL_API_KEY is its key."""
 
     def __init__(self, url: str) -> None:
+        self._shown = redacted(visible_line(url))
+        if not _is_address(url):
+            raise InputError(
+                f"{self._shown or 'nothing'} is no address; expected that of an OpenAI-compatible server, such as "
+                "http://127.0.0.1:8000"
+            )
         self._url = url.rstrip("/").removesuffix("/v1")
         key = os.environ.get("MILL_API_KEY")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -162,7 +170,7 @@ class ServedModel:
                 if response.status_code != httpx.codes.OK:
                     response.read()
                     kind = TooLongError if "context length" in response.text else InputError
-                    raise kind(f"{address} answered {response.status_code}: {error_text(response.text)}")
+                    raise kind(f"{self._shown} answered {response.status_code}: {error_text(response.text)}")
                 yield from streamed_pieces(response.iter_lines())
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
@@ -172,7 +180,7 @@ class ServedModel:
             response = httpx.get(f"{self._url}/v1/models", headers=self._headers, timeout=10)
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 given = "the key in MILL_API_KEY is not its key" if self._headers else "set MILL_API_KEY to its key"
-                raise InputError(f"{self._url} asks for an API key; {given}")
+                raise InputError(f"{self._shown} asks for an API key; {given}")
             name = response.raise_for_status().json()["data"][0]["id"]
             if not isinstance(name, str):
                 raise ValueError(f"a model's id is {name!r}")
@@ -181,15 +189,25 @@ class ServedModel:
             raise self._unreachable(error) from error
         except (httpx.HTTPStatusError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
             raise InputError(
-                f"{self._url}/v1/models did not list a model ({error}); expected the address of an OpenAI-compatible "
+                f"{self._shown} did not list a model ({error}); expected the address of an OpenAI-compatible "
                 "server, such as http://127.0.0.1:8000"
             ) from error
 
     def _unreachable(self, error: Exception) -> ResourceError:
         return ResourceError(
-            f"no answer from {self._url} ({error or type(error).__name__}). Start a server with `mill serve`, or leave "
-            "the address out: `mill chat` needs no server."
+            f"no answer from {self._shown} ({error or type(error).__name__}). Start a server with `mill serve`, or "
+            "leave the address out: `mill chat` needs no server."
         )
+
+
+def _is_address(url: str) -> bool:
+    """Whether it is an http(s) address with a host and nothing that cannot be sent."""
+    try:
+        parts = httpx.URL(url)
+        sendable = url.isprintable() and " " not in url and bool(parts.host.encode("idna"))
+        return sendable and parts.scheme in ("http", "https") and (parts.port or 0) < 2**16
+    except (httpx.InvalidURL, UnicodeError):
+        return False
 
 
 def streamed_pieces(lines: Iterator[str]) -> Iterator[str]:

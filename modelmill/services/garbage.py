@@ -205,6 +205,11 @@ def collect(home: Path, approved: Survey, keep_seconds: float, aliased: dict[str
     return freed
 
 
+def digests_in_trash(home: Path) -> set[str]:
+    """Artifacts that a `mill gc` was about to remove; one that was killed may have left their keys."""
+    return {path.name.partition("-")[2] for path in (home / TRASH).glob("*/*")}
+
+
 def _is_free(path: Path, held: ExitStack) -> bool:
     """Whether no process works in a workspace; its lock is then held, so that none begins."""
     return path.parent.name != "work" or held.enter_context(lock_if_free(path.with_name(f"{path.name}.lock")))

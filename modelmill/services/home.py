@@ -16,9 +16,12 @@ from modelmill.tasks.files import read_json, write_json
 FORMAT = 1
 """Of the folders and records in a home; a later release that changes them counts up."""
 MARKER = "home.json"
-# What may stand in a folder without the marker that Modelmill may use: what file systems, people and the first seconds
-# of older releases put there. Names that other programs use as well (work, cache, reports) are not among them.
-_NO_HINDRANCE = re.compile(r"\..*|lost\+found|home\.json|locks|mlflow\.db.*|prefect|secrets|stack")
+# What may lie in a folder that becomes a home: what file systems put there, and the marker while it is written. A
+# folder with other hidden names is somebody's: a repository, a user's own home.
+_OF_FILE_SYSTEMS = re.compile(
+    r"lost\+found|\.snapshots?|\.zfs|\.nfs.*|\.Trash.*|\.DS_Store|\.fseventsd|\.home\.json\..*"
+)
+_SECRET_NAMES = re.compile("login|ray")  # a secret may be given before the first run
 _DIGEST, _WORKSPACE = re.compile("[0-9a-f]{64}"), re.compile(r".+-[0-9a-f]{16}(\.lock)?")
 _PRIVATE, _SHARED = 0o700, 0o2770
 _SECRETS = "secrets"
@@ -178,8 +181,9 @@ def _other_thing(home: Path) -> str | None:
     """Something that stands in a folder which Modelmill has not made; None of a home, and of an empty folder."""
     if is_marker(home / MARKER) or (_holds_only(home / "artifacts", _DIGEST) and (home / "keys").is_dir()):
         return None  # the latter was made before there were markers
-    names = sorted(path.name for path in home.iterdir() if not _NO_HINDRANCE.fullmatch(path.name))
-    return next((name for name in names if name != "work" or not _holds_only(home / "work", _WORKSPACE)), None)
+    known = {"work": _WORKSPACE, _SECRETS: _SECRET_NAMES}
+    names = sorted(path.name for path in home.iterdir() if not _OF_FILE_SYSTEMS.fullmatch(path.name))
+    return next((name for name in names if name not in known or not _holds_only(home / name, known[name])), None)
 
 
 def _holds_only(folder: Path, names: re.Pattern[str]) -> bool:

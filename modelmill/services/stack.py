@@ -170,6 +170,9 @@ def _ray(home: Path, port: int) -> _Part:
         "--include-dashboard": "false",
         "--include-log-monitor": "false",
         "--ray-client-server-port": free_port(),
+        # Workers take any free port; by default those from 10002 to 19999, where the head could not be then.
+        "--min-worker-port": 0,
+        "--max-worker-port": 0,
         # A fixed port otherwise, at which two stacks on one machine would meet.
         "--dashboard-agent-listen-port": free_port(),
         "--object-store-memory": 200_000_000,

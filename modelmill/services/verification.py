@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelmill.services.databases import database_damage
-from modelmill.services.garbage import DAMAGED
+from modelmill.services.garbage import DAMAGED, digests_in_trash
 from modelmill.services.home import FORMAT, MARKER, is_marker
 from modelmill.services.integrity import (
     MANIFEST,
@@ -53,7 +53,7 @@ class Verification:
     def __init__(self, home: Path, digests: set[str] | None = None) -> None:
         self._home, self._store, self._digests = home, Store(home), digests
         self._keys: dict[str, list[dict[str, Any]]] = {}
-        self.num_artifacts = self.num_bytes = 0
+        self.num_artifacts = self.num_bytes = self.num_unread = 0
 
     def findings(self) -> Iterator[Finding]:
         """All that is damaged, records first."""
@@ -74,6 +74,8 @@ class Verification:
         for artifact in sorted((self._home / "artifacts").glob("*")):
             if self._digests is None or artifact.name in self._digests:
                 yield from _undisturbed(artifact, self._artifact)
+            else:
+                self.num_unread += 1
         for folder in sorted((self._home / "evidence").glob("*")):
             if self._digests is None or folder.name in self._evidence_of_digests():
                 yield from _undisturbed(folder, self._evidence_folder)
@@ -100,13 +102,15 @@ class Verification:
 
     def _lost_artifacts(self) -> Iterator[Finding]:
         """Keys that lead nowhere, though no run is about to publish what they lead to."""
-        with self._store.locked():  # `mill gc` removes an artifact and its keys together
+        with self._store.locked():  # `mill gc` removes an artifact and its keys together, unless it is killed meanwhile
+            collected = digests_in_trash(self._home)
             lost = [
                 (self._store.key_file(manifest), manifest)
                 for digest, manifests in self._keys.items()
                 for manifest in manifests
                 if (self._digests is None or digest in self._digests)
                 and not self._store.artifact_path(digest).exists()
+                and digest not in collected
                 and self._store.key_file(manifest).exists()
                 and not (self._store.workspace(manifest["stage"], manifest["key"]) / "output" / MANIFEST).exists()
             ]

@@ -31,7 +31,9 @@ class StageConfig(BaseModel):
     `json_schema_extra={"after_scores": True}`: a build that differs in nothing else takes an earlier one's scores.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 @dataclass(frozen=True)

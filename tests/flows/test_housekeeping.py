@@ -69,7 +69,7 @@ def test_gc_asks_before_it_removes(store: Store, mill: Mill, monkeypatch: pytest
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     for answer in ("", "n", "yes please"):
         monkeypatch.setattr("builtins.input", lambda answer=answer: answer)
-        assert "freed" not in mill("gc", "--keep", "0").splitlines()[-1]
+        assert mill("gc", "--keep", "0").splitlines()[-1].endswith("Nothing was removed.")
         assert places(store) == 2
     monkeypatch.setattr("builtins.input", lambda: "y")
     assert "0.0 MB freed" in mill("gc", "--keep", "0")

@@ -94,23 +94,27 @@ def test_an_unknown_group_is_named(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "made", ["letters.txt", "artifacts/a.zip", "home.json", "prefect/x", "usr/bin", "cache/x", "work/thesis"]
+    "made",
+    (
+        *("letters.txt", "artifacts/a.zip", "home.json", "prefect/x", "usr/bin", "cache/x", "work/thesis"),
+        *(".git/HEAD", ".bashrc", "secrets/diary", "locks/x", "mlflow.db"),
+    ),
 )
 def test_a_folder_of_other_things_is_refused_and_left_as_it_was(made: str, tmp_path: Path) -> None:
     """MILL_HOME=/ and MILL_HOME=$HOME must not close and fill what is everybody's."""
-    for name in ("reports", made):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("[]")
+    (tmp_path / made).parent.mkdir(exist_ok=True)
+    (tmp_path / made).write_text("[]")
     tmp_path.chmod(0o755)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ResourceError, match=r"is no home of Modelmill: it holds \w+\.?\w*\. .*MILL_HOME"):
+    with pytest.raises(ResourceError, match=r"is no home of Modelmill: it holds \.?\w+\.?\w*\. .*MILL_HOME"):
         prepare_home(tmp_path)
     assert mode(tmp_path) == 0o755 and sorted(tmp_path.rglob("*")) == before
 
 
 def test_what_a_file_system_or_a_person_puts_into_a_home_is_no_hindrance(tmp_path: Path) -> None:
-    for name in ("lost+found", ".snapshot", "secrets"):  # a secret may be given before the first run
+    for name in ("lost+found", ".snapshot", "secrets"):
         (tmp_path / name).mkdir()
+    (tmp_path / "secrets" / "login").touch()  # a secret may be given before the first run
     prepare_home(tmp_path)
     (tmp_path / "notes.txt").touch()
     prepare_home(tmp_path)

@@ -26,7 +26,7 @@ from modelmill.services.chat_page import Access, chat_app, own_addresses
 from modelmill.services.engine_proxy import Limits
 from modelmill.services.impatient import ImpatientProtocol
 from modelmill.services.serving import private_folder
-from modelmill.tasks.errors import InputError, ResourceError
+from modelmill.tasks.errors import InputError
 from tests.chromium import needs_chromium, open_browser
 from tests.security.foreign import attacked, is_harmless
 from tests.servers import listening, serving
@@ -158,11 +158,17 @@ def test_a_connection_that_brings_no_request_is_closed(monkeypatch: pytest.Monke
             assert [client.get("/").json() for _ in range(2)] == ["done", "done"]
 
 
-@pytest.mark.parametrize("address", ["http://[::1", "http://host:abc", "http://\x01", "notaurl", "ftp://x"])
-def test_an_address_that_is_none_is_one_sentence(address: str) -> None:
-    with pytest.raises((InputError, ResourceError)) as found:
+@pytest.mark.parametrize(
+    "address",
+    (
+        *("http://[::1", "http://host:abc", "http://\x01", "notaurl", "ftp://x", "", "http://", "http://:80"),
+        *("http://a\nb", "http://a..b", "http://127.0.0.1:99999", "http://user:secret@ho st"),
+    ),
+)
+def test_an_address_that_is_none_is_one_sentence_without_its_password(address: str) -> None:
+    with pytest.raises(InputError, match="is no address; expected") as found:
         ServedModel(address)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(found.value) and "secret" not in str(found.value)
 
 
 def test_mill_chat_takes_the_key_from_the_environment(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

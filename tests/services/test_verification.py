@@ -156,6 +156,14 @@ def test_what_runs_by_a_damaged_record_is_told(store: Store) -> None:
     assert "is damaged" in found.problem and "mill down" in found.remedy
 
 
+def test_keys_that_a_killed_gc_left_are_no_damage(store: Store) -> None:
+    artifact = artifact_of(store, "documents/a")
+    trash = store.home / "trash" / "0123456789abcdef"
+    trash.mkdir(parents=True)
+    artifact.rename(trash / f"0-{artifact.name}")
+    assert verified(store) == []
+
+
 def test_a_marker_that_names_no_format_is_written_anew(store: Store) -> None:
     (store.home / "home.json").write_text("<html>")
     assert verified(store, repair=True) == [("home.json", "it names no format")]

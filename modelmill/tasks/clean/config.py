@@ -183,7 +183,7 @@ class Safety(StageConfig):
     """Pages dropped for the density of unsafe words (clean/data/unsafe_words.txt), or for their safety score."""
 
     enabled: bool = True
-    max_density: float = Field(default=0.005, ge=0)
+    max_density: Share = 0.005
     """Unsafe words per word of the page, from which it is dropped."""
     min_count: Count = 3
     """A page with fewer unsafe words than this is not dropped for their density."""

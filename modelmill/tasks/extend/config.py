@@ -35,7 +35,7 @@ class Gates(StageConfig):
     "difference, measured over the held-out windows before and after."
     needle_accuracy: float = Field(default=1.0, ge=0, le=1)
     "Least share of facts found, over all lengths up to the new one and all depths (Llama 3.1: all)."
-    depths: tuple[Share, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    depths: tuple[Share, ...] = Field(default=(0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
     "Where facts are hidden: 0 at the start, 1 at the end."
     num_samples: int = Field(default=8, gt=0)
     "Facts per length and depth."
