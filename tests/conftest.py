@@ -15,6 +15,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from modelmill.flows.environment import prepare_environment
 from modelmill.services.compute import ComputeConfig, ProcessExecutor, RecordedPool
+from modelmill.services.home import prepare_home
 from modelmill.services.processes import COMMAND
 from modelmill.services.stack import start_stack, stop_stack
 from modelmill.tasks.journal import Journal
@@ -126,6 +127,7 @@ def stack(prefect_database: None) -> Iterator[Stack]:
     kept = {name: os.environ.pop(name, None) for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
     with tempfile.TemporaryDirectory(prefix="mill-stack-") as folder:
         home = Path(folder)
+        prepare_home(home)
         try:
             yield Stack(home, start_stack(home, prefect_port=0, mlflow_port=0, ray_port=0))
         finally:
