@@ -21,7 +21,7 @@ MARKER = "home.json"
 _OF_FILE_SYSTEMS = re.compile(
     r"lost\+found|\.snapshots?|\.zfs|\.nfs.*|\.Trash.*|\.DS_Store|\.fseventsd|\.home\.json\..*"
 )
-_SECRET_NAMES = re.compile("login|ray")  # a secret may be given before the first run
+_SECRET_NAMES = re.compile("login|ray|sources")  # a secret may be given before the first run
 _DIGEST, _WORKSPACE = re.compile("[0-9a-f]{64}"), re.compile(r".+-[0-9a-f]{16}(\.lock)?")
 _PRIVATE, _SHARED = 0o700, 0o2770
 _SECRETS = "secrets"

@@ -114,7 +114,7 @@ def test_a_folder_of_other_things_is_refused_and_left_as_it_was(made: str, tmp_p
 def test_what_a_file_system_or_a_person_puts_into_a_home_is_no_hindrance(tmp_path: Path) -> None:
     for name in ("lost+found", ".snapshot", "secrets"):
         (tmp_path / name).mkdir()
-    (tmp_path / "secrets" / "login").touch()  # a secret may be given before the first run
+    (tmp_path / "secrets" / "sources").mkdir()  # a secret may be given before the first run
     prepare_home(tmp_path)
     (tmp_path / "notes.txt").touch()
     prepare_home(tmp_path)

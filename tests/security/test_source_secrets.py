@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from modelmill.flows.recipe import load_line
+from modelmill.services.home import prepare_home
 from modelmill.tasks.errors import InputError, RecipeError
 from modelmill.tasks.ingest.config import Limits
 from modelmill.tasks.ingest.extract import Extractor
@@ -192,7 +193,8 @@ class Closed:
 
 @pytest.fixture
 def closed(site: Site, prefect_database: None, tmp_path: Path) -> Closed:
-    (tmp_path / "home" / "prefect").mkdir(parents=True)
+    prepare_home(tmp_path / "home")
+    (tmp_path / "home" / "prefect").mkdir()
     shutil.copyfile(Path(os.environ["PREFECT_HOME"]) / "prefect.db", tmp_path / "home" / "prefect" / "prefect.db")
     return Closed(site, tmp_path)
 
