@@ -140,11 +140,9 @@ def _progress(beat: Beat) -> tuple[int, bool]:
 
 def _is_compiling() -> bool:
     """Whether any thread compiles; autograd's own threads compile the backward pass on an accelerator."""
-    for frame in sys._current_frames().values():
-        while frame := frame.f_back:
-            if any(module in frame.f_code.co_filename for module in COMPILERS):
-                return True
-    return False
+    stacks = (traceback.walk_stack(frame) for frame in sys._current_frames().values())
+    files = {frame.f_code.co_filename for stack in stacks for frame, _ in stack}
+    return any(module in file for file in files for module in COMPILERS)
 
 
 def _names(beats: list[Beat]) -> str:
