@@ -20,7 +20,11 @@ class Socket(NamedTuple):
 def listening(root: psutil.Process, kind: str = "inet") -> set[Socket]:
     """Every TCP and UDP socket of a process and its descendants that waits for others."""
     sockets: set[Socket] = set()
-    for process in [root, *root.children(recursive=True)]:
+    try:
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return sockets
+    for process in family:
         try:
             name, connections = process.name(), process.net_connections(kind=kind)
         except (psutil.Error, OSError):

@@ -89,9 +89,10 @@ def end_service(service: Service, seconds: float) -> None:
     """Ask a process to end, and wait for it; its children are left to `end_all`."""
     if not service.is_running():
         return
-    process = psutil.Process(service.pid)
-    process.terminate()
-    psutil.wait_procs([process], timeout=seconds)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(service.pid)
+        process.terminate()
+        psutil.wait_procs([process], timeout=seconds)
 
 
 def end_all(token: str) -> int:
@@ -118,7 +119,15 @@ def with_token(token: str) -> list[psutil.Process]:
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, or belongs to another user
-    return [process for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in found if is_alive(process)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs, and has not ended without being waited for."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def stack_tokens(home: Path) -> set[str]:

@@ -28,6 +28,7 @@ from modelmill.flows.requests import LineRequest
 from modelmill.flows.stages import is_unforeseen, stage_flow
 from modelmill.flows.start import LineOutcome, run_line_flow
 from modelmill.services.prefect_server import PrefectApi, prefect_api, wait_until_healthy
+from modelmill.services.processes import is_alive
 from modelmill.tasks.errors import InputError, RecipeError, ResourceError
 from modelmill.tasks.files import read_json
 from tests.flows.tiny import Tiny
@@ -181,6 +182,6 @@ def test_the_server_of_a_killed_process_ends_with_it(tmp_path: Path) -> None:
         (server,) = psutil.Process(process.pid).children()
         process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 30
-    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
+    while is_alive(server):
         assert time.monotonic() < deadline, "the server outlives the process that started it"
         time.sleep(0.1)

@@ -1,5 +1,6 @@
 """What is left of commands that were killed: nothing after a moment, and nothing at all after the next command."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,7 +36,7 @@ def alive(home: Path) -> list[str]:
         try:
             words = [*process.cmdline(), process.environ().get("MODELMILL_COMMAND", "")]
             words += [file.path for file in process.open_files()]
-        except psutil.Error:
+        except (psutil.Error, OSError):
             continue
         if process.pid != os.getpid() and any(scratch in word for word in words):
             found.append(f"{process.pid} {process.name()}")
@@ -102,8 +103,11 @@ def test_the_workers_of_a_killed_apply_end_with_it(home: Path, tmp_path: Path) -
     apply = subprocess.Popen([*command, "--workers", "2"], env=environment, cwd=ROOT)
 
     def workers() -> list[psutil.Process]:
-        children = psutil.Process(apply.pid).children()
-        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(apply.pid).children()
+            found = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        return found
 
     wait_for(lambda: apply.poll() is not None or len(workers()) == 2, "two workers did not start")
     assert apply.poll() is None

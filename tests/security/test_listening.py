@@ -117,9 +117,9 @@ def test_mill_run_listens_on_loopback_only(prefect_database: None, tmp_path: Pat
     home, log = tmp_path / "home", tmp_path / "output.log"
     environment = {"MILL_HOME": str(home), "PREFECT_HOME": os.environ["PREFECT_HOME"]}
     run = start_mill(ROOT, ["run", str(tiny.recipe), "--compute", str(laptop)], environment, log, log)
-    found: set[Socket] = set()
+    process, found = psutil.Process(run.pid), set[Socket]()
     while run.is_alive():
-        found |= listening(psutil.Process(run.pid), "tcp")
+        found |= listening(process, "tcp")
         time.sleep(0.2)
     assert run.exitcode == 0, log.read_text()
     assert {"gcs_server", "raylet"} <= {socket.process for socket in found}

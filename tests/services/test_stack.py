@@ -47,8 +47,9 @@ def test_children_are_ended_even_when_their_parent_was_killed(tmp_path: Path, lo
     wait_until(service, lambda: "ready" in log.read_text(), 30)
     remember(tmp_path, service, token)
     assert stack_environment(tmp_path) == {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
-    psutil.Process(service.pid).kill()
-    psutil.wait_procs([psutil.Process(service.pid)] if psutil.pid_exists(service.pid) else [], timeout=10)
+    parent = psutil.Process(service.pid)
+    parent.kill()
+    psutil.wait_procs([parent], timeout=10)
     assert len(with_token(token)) == 1, "the child outlives its parent"
     assert stack_environment(tmp_path) == {}
     assert stop_stack(tmp_path) == ["part"]
