@@ -161,7 +161,9 @@ def start_chat(recipe: str | None, model: Path | None, url: str | None, system: 
     """Chat in the terminal."""
     from modelmill.services.chat import chat
 
-    chat(model if url is not None else model or release_folder(recipe), url=url, system=system)
+    if url is None:
+        model = model or release_folder(recipe)
+    chat(model, url=url, system=system)
 
 
 def start_server(recipe: str | None, model: Path | None, port: int, access: "Access", limits: "Limits") -> None:

@@ -39,7 +39,7 @@ class Service:
         """Whether this very process (not another with its number) is alive."""
         try:
             process = psutil.Process(self.pid)
-            return process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
+            return process.create_time() == self.created and is_alive(process)
         except psutil.NoSuchProcess:
             return False
 
